@@ -1,0 +1,128 @@
+//! Layer 0. The table of limits (`spec/00-terms.md`): every bound that is part
+//! of a format, in one place, tied together by the assertions at the end.
+
+/// Bytes in a context id.
+pub const CONTEXT_ID_BYTES_MAX: usize = 1024;
+/// Bytes in an entry's key.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Bytes in a request id.
+pub const REQUEST_ID_BYTES_MAX: usize = 256;
+/// Bytes in a payload: 4 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Payloads up to this many bytes lie inside a run; larger ones are records of
+/// their own, stored once per store.
+pub const PAYLOAD_INLINE_BYTES_MAX: usize = 4096;
+/// Metadata pairs in an entry.
+pub const METADATA_PAIRS_MAX: usize = 256;
+/// Bytes in a metadata key.
+pub const METADATA_KEY_BYTES_MAX: usize = 256;
+/// Bytes of all metadata keys and values of an entry.
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+/// Lamport times are below this: 2^62.
+pub const LAMPORT_LIMIT: u64 = 1 << 62;
+/// How far an observed Lamport time may be ahead of the context's own: 2^40.
+pub const LAMPORT_LEAP_MAX: u64 = 1 << 40;
+/// Entries in a context: sequences are 1..=2^62 - 1, far above any real use
+/// and low enough that no sum of sizes in a directory can overflow early.
+pub const SEQUENCE_MAX: u64 = (1 << 62) - 1;
+
+/// Fixed part of an entry header.
+pub const HEADER_FIXED_BYTES: usize = 72;
+/// The metadata part: two lengths per pair, keys and values.
+pub const METADATA_PART_BYTES_MAX: usize = METADATA_PAIRS_MAX * 4 + METADATA_BYTES_MAX;
+/// The largest entry header.
+pub const HEADER_BYTES_MAX: usize =
+    HEADER_FIXED_BYTES + KEY_BYTES_MAX + REQUEST_ID_BYTES_MAX + METADATA_PART_BYTES_MAX;
+
+/// Entries in a run; a run never crosses a multiple of this.
+pub const RUN_ENTRIES_MAX: usize = 256;
+/// Fixed part of a run.
+pub const RUN_FIXED_BYTES: usize = 24;
+/// Bytes in a run of two or more entries: 1 MiB.
+pub const RUN_BYTES_MAX: usize = 1 << 20;
+/// Bytes in a run of one entry, whatever the entry.
+pub const RUN_SINGLE_BYTES_MAX: usize =
+    RUN_FIXED_BYTES + 4 + HEADER_BYTES_MAX + PAYLOAD_INLINE_BYTES_MAX;
+
+/// Hashes in an inclusion or consistency proof, or to the right of a span.
+pub const PROOF_HASHES_MAX: usize = 63;
+
+/// Bytes in an origin name.
+pub const ORIGIN_NAME_BYTES_MAX: usize = 255;
+/// Bytes in a note's text.
+pub const NOTE_TEXT_BYTES_MAX: usize = 4 << 10;
+/// Bytes in a note, signatures included.
+pub const NOTE_BYTES_MAX: usize = 8 << 10;
+/// Signature lines in a note.
+pub const NOTE_SIGNATURES_MAX: usize = 8;
+
+/// Directory nodes are at depths 0..DIRECTORY_DEPTH_MAX.
+pub const DIRECTORY_DEPTH_MAX: usize = 64;
+/// Fixed part of a directory node.
+pub const DIRECTORY_NODE_FIXED_BYTES: usize = 8;
+/// An entry slot.
+pub const DIRECTORY_ENTRY_BYTES: usize = 72;
+/// A child slot.
+pub const DIRECTORY_CHILD_BYTES: usize = 48;
+/// The largest directory node: sixteen entries.
+pub const DIRECTORY_NODE_BYTES_MAX: usize = DIRECTORY_NODE_FIXED_BYTES + 16 * DIRECTORY_ENTRY_BYTES;
+
+/// Records, segment headers and record bodies are aligned to this.
+pub const RECORD_ALIGN_BYTES: u64 = 64;
+/// A segment header.
+pub const SEGMENT_HEADER_BYTES: usize = 128;
+/// A record header.
+pub const RECORD_HEADER_BYTES: usize = 64;
+/// Bytes in a record's body: 8 MiB.
+pub const RECORD_BODY_BYTES_MAX: usize = 8 << 20;
+/// Bytes in a group, headers included: 64 MiB.
+pub const GROUP_BYTES_MAX: usize = 64 << 20;
+/// Segments are smaller than this: 4 GiB, because a position keeps 32 bits for
+/// the offset.
+pub const SEGMENT_BYTES_LIMIT: u64 = 1 << 32;
+/// The default size at which a segment is sealed: 256 MiB.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 256 << 20;
+/// The smallest size at which a segment may be sealed (tests roll often).
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// Bytes of one `openings` record: 1 MiB.
+pub const OPENINGS_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a span on the wire: 2 MiB.
+pub const SPAN_BYTES_MAX: usize = 2 << 20;
+/// Directory nodes asked for in one request.
+pub const NODES_PER_REQUEST_MAX: usize = 256;
+/// Payloads asked for in one request.
+pub const PAYLOADS_PER_REQUEST_MAX: usize = 64;
+/// Notes in one reply.
+pub const NOTES_PER_REPLY_MAX: usize = 64;
+
+/// Bytes of one NDJSON line: a payload in base64, its metadata, and headroom.
+pub const NDJSON_LINE_BYTES_MAX: usize = 8 << 20;
+/// Lines of one NDJSON batch.
+pub const NDJSON_BATCH_LINES_MAX: usize = 1000;
+/// Bytes of one NDJSON batch, counted as payload, key and metadata bytes.
+pub const NDJSON_BATCH_BYTES_MAX: usize = 4 << 20;
+
+const _: () = {
+    assert!(RUN_SINGLE_BYTES_MAX == 71_524);
+    assert!(RUN_SINGLE_BYTES_MAX <= RUN_BYTES_MAX);
+    // A run and its context number, and a payload and its hash, fit a record.
+    assert!(8 + RUN_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+    assert!(32 + PAYLOAD_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+    assert!(OPENINGS_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+    assert!(NOTE_BYTES_MAX + 24 <= RECORD_BODY_BYTES_MAX);
+    assert!(RECORD_BODY_BYTES_MAX + RECORD_HEADER_BYTES <= GROUP_BYTES_MAX);
+    // A segment of the default size holds any group behind its header.
+    assert!(GROUP_BYTES_MAX as u64 + SEGMENT_HEADER_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
+    assert!(SEGMENT_BYTES_DEFAULT + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
+    assert!(SEGMENT_HEADER_BYTES as u64 % RECORD_ALIGN_BYTES == 0);
+    // A span holds its fixed part, every right hash and at least one run.
+    assert!(24 + PROOF_HASHES_MAX * 32 + 4 + RUN_BYTES_MAX <= SPAN_BYTES_MAX);
+    assert!(DIRECTORY_NODE_BYTES_MAX == 1160);
+    assert!(DIRECTORY_CHILD_BYTES <= DIRECTORY_ENTRY_BYTES);
+    assert!(NOTE_TEXT_BYTES_MAX < NOTE_BYTES_MAX);
+    assert!(KEY_BYTES_MAX <= u16::MAX as usize && REQUEST_ID_BYTES_MAX <= u16::MAX as usize);
+    assert!(METADATA_BYTES_MAX <= 1 << 16 && METADATA_KEY_BYTES_MAX <= u16::MAX as usize);
+    // base64 of a full payload and escaped metadata fit a line.
+    assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 6 * METADATA_BYTES_MAX < NDJSON_LINE_BYTES_MAX);
+};
