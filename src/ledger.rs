@@ -1,0 +1,101 @@
+//! Layer 2. The doors between the disk and the sync engines, which do not know
+//! each other: what a source reads ([`ReadLedger`]), what a mirror reads
+//! ([`ReadMirror`]), and what a mirror may ask to be stored ([`Ingest`]).
+//!
+//! Everything read here is clipped to a signed head: the newest published head
+//! of an own store, the newest complete head of a mirror. Everything stored
+//! here has been verified: an [`Ingest`] cannot be built from unproven bytes.
+
+use crate::directory::{Opening, ReadDirectory};
+use crate::entry::ContextId;
+use crate::hash::Hash;
+use crate::head::SignedHead;
+use crate::run::{Accumulator, CheckedPayload, CheckedSpan};
+use crate::tree::NodeId;
+
+/// A directory node and what its entry slots stand for, in slot order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedNode {
+    /// The node's bytes.
+    pub node: Vec<u8>,
+    /// One opening per entry slot, in slot order.
+    pub openings: Vec<Opening>,
+}
+
+/// A ledger as a source serves it: stateless, verified, clipped to a head.
+pub trait ReadLedger: Send + Sync {
+    /// Why a read failed: always the local disk, never the asker.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The newest head that may be told to others.
+    fn newest_head(&self) -> Result<Option<SignedHead>, Self::Error>;
+
+    /// A directory node by hash, if it belongs to a head still served.
+    fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, Self::Error>;
+
+    /// The size of a context in the newest head.
+    fn signed_size(&self, id: &ContextId) -> Result<Option<u64>, Self::Error>;
+
+    /// Whole stored runs with sequences in `after+1..=size`, in order: as many
+    /// as fit `bytes_max`, at least one. `None` if `after` or `size` is not
+    /// the end of a stored run, or beyond the signed size.
+    fn runs(
+        &self,
+        id: &ContextId,
+        after: u64,
+        size: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>, Self::Error>;
+
+    /// Complete nodes of a context's tree, all within its signed size.
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, Self::Error>;
+
+    /// A payload of more than 4 KiB, by hash.
+    fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, Self::Error>;
+}
+
+/// A head a mirror has verified and written down, with the openings of every
+/// context that differs from the last complete head.
+#[derive(Clone, Debug)]
+pub struct SeenHead {
+    /// The head.
+    pub head: SignedHead,
+    /// Contexts that differ from the last complete head, ascending by path.
+    pub openings: Vec<Opening>,
+}
+
+/// What a mirror knows of itself.
+pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Send + Sync {
+    /// Why a read failed: always the local disk.
+    type Failure: std::error::Error + Send + Sync + 'static;
+
+    /// The newest head of which every context is present.
+    fn complete_head(&self) -> Result<Option<SignedHead>, Self::Failure>;
+
+    /// The newest head written down and not yet complete.
+    fn pending_head(&self) -> Result<Option<SeenHead>, Self::Failure>;
+
+    /// The state of a context, beyond the complete head if a sync is under
+    /// way; the empty state if it is not known.
+    fn accumulator(&self, id: &ContextId) -> Result<Accumulator, Self::Failure>;
+
+    /// True if a payload of more than 4 KiB is stored and still intact.
+    fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Self::Failure>;
+}
+
+/// What a mirror may ask to be stored, in this order: a seen head, spans under
+/// it, and its completion.
+#[derive(Clone, Debug)]
+pub enum Ingest {
+    /// A verified head and the proven openings of the contexts that changed.
+    Seen(SeenHead),
+    /// Proven runs, with those of their outside payloads that were missing.
+    Span {
+        /// The runs.
+        span: CheckedSpan,
+        /// Payloads the store did not have.
+        payloads: Vec<CheckedPayload>,
+    },
+    /// Every context of the seen head is present.
+    Complete(SignedHead),
+}
