@@ -2,3 +2,4 @@
 pub mod encoding;
 pub mod hash;
 pub mod limits;
+pub mod tree;
