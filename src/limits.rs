@@ -56,7 +56,7 @@ pub const NOTE_BYTES_MAX: usize = 8 << 10;
 /// Signature lines in a note.
 pub const NOTE_SIGNATURES_MAX: usize = 8;
 
-/// Directory nodes are at depths 0..DIRECTORY_DEPTH_MAX.
+/// Directory nodes are at depths `0..DIRECTORY_DEPTH_MAX`.
 pub const DIRECTORY_DEPTH_MAX: usize = 64;
 /// Fixed part of a directory node.
 pub const DIRECTORY_NODE_FIXED_BYTES: usize = 8;
@@ -115,14 +115,16 @@ const _: () = {
     // A segment of the default size holds any group behind its header.
     assert!(GROUP_BYTES_MAX as u64 + SEGMENT_HEADER_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
     assert!(SEGMENT_BYTES_DEFAULT + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
-    assert!(SEGMENT_HEADER_BYTES as u64 % RECORD_ALIGN_BYTES == 0);
+    assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(RECORD_ALIGN_BYTES));
     // A span holds its fixed part, every right hash and at least one run.
     assert!(24 + PROOF_HASHES_MAX * 32 + 4 + RUN_BYTES_MAX <= SPAN_BYTES_MAX);
     assert!(DIRECTORY_NODE_BYTES_MAX == 1160);
     assert!(DIRECTORY_CHILD_BYTES <= DIRECTORY_ENTRY_BYTES);
     assert!(NOTE_TEXT_BYTES_MAX < NOTE_BYTES_MAX);
-    assert!(KEY_BYTES_MAX <= u16::MAX as usize && REQUEST_ID_BYTES_MAX <= u16::MAX as usize);
-    assert!(METADATA_BYTES_MAX <= 1 << 16 && METADATA_KEY_BYTES_MAX <= u16::MAX as usize);
+    // Lengths that are written in two bytes.
+    assert!(KEY_BYTES_MAX <= 0xffff);
+    assert!(REQUEST_ID_BYTES_MAX <= 0xffff);
+    assert!(METADATA_BYTES_MAX - 1 <= 0xffff);
     // base64 of a full payload and escaped metadata fit a line.
     assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 6 * METADATA_BYTES_MAX < NDJSON_LINE_BYTES_MAX);
 };
