@@ -177,6 +177,10 @@ fn signed_nodes_of_a_wrong_shape_are_the_origins_fault() {
         let error = run(&root, child).unwrap_err();
         assert_eq!(error.fault(), Fault::Origin, "{error}");
     }
+    // Another depth shows even where no entry does.
+    let chain = root_over(&good, 2, 2);
+    let error = run(&root_over(&chain, 2, 2), &chain).unwrap_err();
+    assert!(matches!(error, DirectoryError::WrongDepth { .. }));
     // One context, or none, under a child slot; entries 0; a depth past the end.
     let single = [&[1, 1, 4, 0, 0, 0, 0, 0], &good.encode()[8..80]].concat();
     let empty = vec![1, 1, 0, 0, 0, 0, 0, 0];
