@@ -45,25 +45,21 @@ pub enum DiffError<E: Error + 'static> {
     },
     /// The peer's bytes are not what the root commits to; another may do
     /// better.
-    #[error("the peer's answer to {hash}: {source}")]
+    #[error("the peer's answer: {source}")]
     Malformed {
-        /// The node that was asked for.
-        hash: Hash,
         /// What is wrong.
-        source: Box<DirectoryError>,
+        source: DirectoryError,
     },
     /// The bytes are what the root commits to, and break the rules: no peer can
     /// do better.
-    #[error("the origin signed an invalid directory at {hash}: {source}")]
+    #[error("the origin signed an invalid directory: {source}")]
     InvalidOrigin {
-        /// The node.
-        hash: Hash,
         /// What is wrong.
-        source: Box<DirectoryError>,
+        source: DirectoryError,
     },
     /// Two roots of one origin that cannot both be honest.
-    #[error("the signed directory contradicts the held one: {0}")]
-    Contradiction(#[source] Box<Contradiction>),
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// A node of one's own could not be had.
     #[error(transparent)]
     Local(#[from] LoadError<E>),
@@ -100,7 +96,7 @@ impl<R: ReadDirectory> Diff<R> {
         let (contexts, entries) = (remote_sums.contexts, remote_sums.entries);
         in_range("entries below the root", entries, contexts, u64::MAX).map_err(|source| {
             let hash = *remote_root;
-            refused(&hash, DirectoryError::InvalidNode { hash, source })
+            refused(DirectoryError::InvalidNode { hash, source })
         })?;
         let gained = remote_sums.entries.saturating_sub(held.entries);
         let mut diff = Self {
@@ -159,10 +155,10 @@ impl<R: ReadDirectory> Diff<R> {
         };
         let node = Node::open(hash, bytes, &want.prefix, Some(want.stated))
             .and_then(|node| check_openings(hash, &node, &openings).map(|()| node))
-            .map_err(|source| refused(hash, source))?;
+            .map_err(refused)?;
         let local = self.local_slots(&want)?;
         let (changed, wanted) = compare_all(&want.prefix, &node, &local, openings)?;
-        self.check_new(hash, &wanted)?;
+        self.check_new(&wanted)?;
         // Nothing below fails.
         self.open.remove(hash);
         self.changed.extend(changed);
@@ -224,17 +220,17 @@ impl<R: ReadDirectory> Diff<R> {
     }
 
     /// Checks the bound, and that no node stands in two places.
-    fn check_new(&self, parent: &Hash, wanted: &[(Hash, Want)]) -> Result<(), DiffError<R::Error>> {
+    fn check_new(&self, wanted: &[(Hash, Want)]) -> Result<(), DiffError<R::Error>> {
         for (i, (hash, _)) in wanted.iter().enumerate() {
             let mut before = wanted.iter().take(i);
             if self.open.contains_key(hash) || before.any(|(other, _)| other == hash) {
                 let source = DirectoryError::Repeated { hash: *hash };
-                return Err(refused(parent, source));
+                return Err(refused(source));
             }
         }
         if self.nodes.saturating_add(wanted.len() as u64) > self.nodes_max {
             let max = self.nodes_max;
-            return Err(refused(parent, DirectoryError::TooManyNodes { max }));
+            return Err(refused(DirectoryError::TooManyNodes { max }));
         }
         Ok(())
     }
@@ -275,13 +271,10 @@ fn check_openings(hash: &Hash, node: &Node, openings: &[Opening]) -> Result<(), 
         })
 }
 
-fn refused<E: Error>(hash: &Hash, source: DirectoryError) -> DiffError<E> {
-    let hash = *hash;
-    let fault = source.fault();
-    let source = Box::new(source);
-    match fault {
-        Fault::Presenter => DiffError::Malformed { hash, source },
-        Fault::Origin => DiffError::InvalidOrigin { hash, source },
+fn refused<E: Error>(source: DirectoryError) -> DiffError<E> {
+    match source.fault() {
+        Fault::Presenter => DiffError::Malformed { source },
+        Fault::Origin => DiffError::InvalidOrigin { source },
     }
 }
 
@@ -291,11 +284,5 @@ fn wrong_sums<E: Error>(hash: &Hash, stated: Sums, found: Sums) -> DiffError<E> 
         stated,
         found,
     };
-    refused(hash, source)
-}
-
-impl<E: Error> From<Contradiction> for DiffError<E> {
-    fn from(found: Contradiction) -> Self {
-        Self::Contradiction(Box::new(found))
-    }
+    refused(source)
 }

@@ -53,8 +53,6 @@ pub enum Contradiction {
     Shrunk {
         /// Its id.
         id: String,
-        /// Its path hash.
-        path: Hash,
         /// What is held of it.
         held: Held,
         /// Entries the signed root says.
@@ -65,8 +63,6 @@ pub enum Contradiction {
     Rewritten {
         /// Its id.
         id: String,
-        /// Its path hash.
-        path: Hash,
         /// What is held of it.
         held: Held,
         /// The commitment under the signed root.
@@ -162,7 +158,7 @@ pub(super) fn compare<E: Error>(
                 commitment: own_commitment,
                 entries,
             };
-            compare_context(path, commitment, stated.entries, held, id)
+            compare_context(commitment, stated.entries, held, id)
         }
         (Slot::Child { hash, .. }, Slot::Child { hash: own, .. }) if hash == own => {
             if stated == held {
@@ -207,7 +203,6 @@ pub(super) fn compare<E: Error>(
 }
 
 fn compare_context<E: Error>(
-    path: Hash,
     commitment: Hash,
     entries: u64,
     held: Held,
@@ -219,14 +214,12 @@ fn compare_context<E: Error>(
         Ordering::Equal if commitment == held.commitment => Ok(Outcome::Nothing),
         Ordering::Equal => Err(Contradiction::Rewritten {
             id: id(),
-            path,
             held,
             signed: commitment,
         }
         .into()),
         Ordering::Less => Err(Contradiction::Shrunk {
             id: id(),
-            path,
             held,
             signed: entries,
         }

@@ -345,7 +345,7 @@ fn deep_neighbours_and_contradictions_are_named() {
     let back = Diff::new(&signed.nodes, &signed.root, &held.root, held.sums);
     assert!(matches!(
         back.unwrap_err(),
-        DiffError::Contradiction(found) if matches!(*found, Contradiction::Fewer { .. })
+        DiffError::Contradiction(Contradiction::Fewer { .. })
     ));
     let mut diff = Diff::new(&held.nodes, &held.root, &signed.root, signed.sums).unwrap();
     for depth in 0..16 {
@@ -373,7 +373,6 @@ fn deep_neighbours_and_contradictions_are_named() {
             vec![other, b.clone()],
             Contradiction::Rewritten {
                 id: id.clone(),
-                path,
                 held,
                 signed,
             },
@@ -382,7 +381,6 @@ fn deep_neighbours_and_contradictions_are_named() {
             vec![opening(1, 2), b.clone()],
             Contradiction::Shrunk {
                 id,
-                path,
                 held,
                 signed: 2,
             },
@@ -390,12 +388,48 @@ fn deep_neighbours_and_contradictions_are_named() {
         (vec![opening(2, 9)], Contradiction::Vanished { path, held }),
     ] {
         let error = Source::of(&remote).run(&local, 4).unwrap_err();
-        assert_eq!(error, DiffError::from(why));
+        assert_eq!(error, DiffError::Contradiction(why));
     }
     let same = Grown::of(&[change(&b)]);
     let error = Source::of(&[a]).run(&same, 4).unwrap_err();
     assert!(matches!(
         error,
-        DiffError::Contradiction(found) if matches!(*found, Contradiction::OtherNode { .. })
+        DiffError::Contradiction(Contradiction::OtherNode { .. })
     ));
+}
+
+#[test]
+fn one_node_under_two_parents_is_the_origins_fault() {
+    // Two nodes at depth 1, of different sums, that share a child.
+    let shared = |contexts| Slot::Child {
+        hash: Hash::default(),
+        contexts,
+        entries: 9,
+    };
+    let mut slots = [Slot::Empty; SLOTS];
+    let mut children = Vec::new();
+    for (i, contexts) in [(3, 2), (7, 3)] {
+        let mut below = [Slot::Empty; SLOTS];
+        below[0] = shared(contexts);
+        let node = Node::new(1, below).unwrap();
+        slots[i] = Slot::Child {
+            hash: node.hash(),
+            contexts,
+            entries: 9,
+        };
+        children.push(node);
+    }
+    let root = Node::new(0, slots).unwrap();
+    let local = Grown::new();
+    let mut diff = Diff::new(&local.nodes, &local.root, &root.hash(), root.sums()).unwrap();
+    diff.wanted(1);
+    diff.supply(&root.hash(), &root.encode(), vec![]).unwrap();
+    diff.wanted(2);
+    let [a, b] = &children[..] else { panic!() };
+    diff.supply(&a.hash(), &a.encode(), vec![]).unwrap();
+    let error = diff.supply(&b.hash(), &b.encode(), vec![]).unwrap_err();
+    let source = DirectoryError::Repeated {
+        hash: Hash::default(),
+    };
+    assert_eq!(error, DiffError::InvalidOrigin { source });
 }

@@ -177,14 +177,18 @@ fn signed_nodes_of_a_wrong_shape_are_the_origins_fault() {
         let error = run(&root, child).unwrap_err();
         assert_eq!(error.fault(), Fault::Origin, "{error}");
     }
+    // Another depth shows even where no entry does.
+    let chain = root_over(&good, 2, 2);
+    let error = run(&root_over(&chain, 2, 2), &chain).unwrap_err();
+    assert!(matches!(error, DirectoryError::WrongDepth { .. }));
     // One context, or none, under a child slot; entries 0; a depth past the end.
     let single = [&[1, 1, 4, 0, 0, 0, 0, 0], &good.encode()[8..80]].concat();
-    let none = vec![1, 1, 0, 0, 0, 0, 0, 0];
+    let empty = vec![1, 1, 0, 0, 0, 0, 0, 0];
     let mut zero = good.encode();
     zero[8 + 64..8 + 72].fill(0);
     let mut deep = good.encode();
     deep[1] = 64;
-    for bytes in [single, none, zero, deep] {
+    for bytes in [single, empty, zero, deep] {
         let mut slots = [Slot::Empty; SLOTS];
         slots[1] = Slot::Child {
             hash: crate::hash::keyed(crate::hash::Role::DirectoryNode, &bytes),
