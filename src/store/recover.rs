@@ -44,6 +44,8 @@ pub(crate) struct Replayed {
     pub(crate) stop: Stop,
     /// The log is known to have been durable up to here.
     pub(crate) vouched: Position,
+    /// End of the last group that is more than a mark.
+    content_end: Position,
     pub(crate) segment: OpenSegment,
     pub(crate) head_note: Option<HeadNote>,
     pub(crate) bytes_read: u64,
@@ -122,6 +124,7 @@ pub(crate) fn replay_with(
     let mut replay = Replay {
         index,
         vouched: scan.end(),
+        content_end: scan.end(),
         note_seen: None,
         head_note,
         verdict: Ok(()),
@@ -155,6 +158,7 @@ pub(crate) fn replay_with(
     let Replay {
         index,
         vouched,
+        content_end,
         head_note,
         verdict,
         ..
@@ -166,6 +170,7 @@ pub(crate) fn replay_with(
         chain: scan.chain(),
         stop: scan.stop().cloned().unwrap_or(Stop::EndOfFile),
         vouched,
+        content_end,
         bytes_read: scan.bytes_read(),
         segment: scan.into_segment(),
         head_note,
@@ -177,6 +182,7 @@ pub(crate) fn replay_with(
 struct Replay {
     index: Index,
     vouched: Position,
+    content_end: Position,
     head_note: Option<HeadNote>,
     /// Whether the chain at `head.note`'s position is the one it names.
     note_seen: Option<bool>,
@@ -193,6 +199,9 @@ impl Replay {
         self.index.replay(group)?;
         observe(&self.index, group)?;
         self.vouched = self.vouched.max(group.synced_through);
+        if !group.is_mark() {
+            self.content_end = group.end;
+        }
         if scan_end.segment() > group.end.segment() {
             // A segment is made only when the one before it is durable.
             self.vouched = self.vouched.max(scan_end);
@@ -319,7 +328,9 @@ impl Replayed {
             u64::from(SEGMENT_HEADER_LEN)
         };
         let mut at = unvouched;
-        while at < end {
+        // A mark alone is not worth a rewrite: it holds nothing.
+        let nothing = self.vouched >= self.content_end;
+        while at < end && !nothing {
             let n = usize::try_from(end - at)
                 .unwrap_or(PIECE_BYTES)
                 .min(PIECE_BYTES);
