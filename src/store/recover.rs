@@ -130,30 +130,16 @@ pub(crate) fn replay_with(
         verdict: Ok(()),
     };
     let mut next = Some(group);
-    loop {
-        while let Some(group) = next {
-            if let Err(error) = replay.take(&group, scan.end(), observe) {
-                replay.verdict = Err(inconsistent(error));
-                break;
-            }
-            next = scan.next_group().map_err(read)?;
-        }
-        if replay.verdict.is_err() {
+    while let Some(group) = next {
+        if let Err(error) = replay.take(&group, scan.end(), observe) {
+            replay.verdict = Err(inconsistent(error));
             break;
         }
-        // A writer beside us may have written on while we read: what vouches
-        // for more was written before it, so reading on must find it.
-        let before = scan.end();
-        replay.verdict = replay.judge(disk, &scan)?;
-        if replay.verdict.is_ok() {
-            break;
-        }
-        scan.resume(list_segments(disk)?.contiguous).map_err(read)?;
         next = scan.next_group().map_err(read)?;
-        if next.is_none() && scan.end() == before {
-            break;
-        }
-        replay.verdict = Ok(());
+    }
+    if replay.verdict.is_ok() {
+        replay.verdict = replay.judge(disk, &scan)?;
+        replay.read_on(disk, &mut scan, observe)?;
     }
     let Replay {
         index,
@@ -211,6 +197,34 @@ impl Replay {
         {
             self.note_seen = Some(note.chain == group.chain);
         }
+        Ok(())
+    }
+
+    /// A writer beside us may have written on while we read: what vouches for
+    /// more was written after it, so reading on must find it. Where that ends
+    /// is far enough; a writer that never rests is not chased.
+    fn read_on(
+        &mut self,
+        disk: &dyn Disk,
+        scan: &mut LogScan<'_>,
+        observe: &mut Observe<'_>,
+    ) -> Result<(), StoreError> {
+        let read = |error| StoreError::io("read the log", error);
+        let beyond = match &self.verdict {
+            Err(StoreError::Damaged(damage)) if damage.vouched > scan.end() => damage.vouched,
+            _ => return Ok(()),
+        };
+        scan.resume(list_segments(disk)?.contiguous).map_err(read)?;
+        while scan.end() < beyond {
+            let Some(group) = scan.next_group().map_err(read)? else {
+                return Ok(());
+            };
+            if let Err((position, error)) = self.take(&group, scan.end(), observe) {
+                self.verdict = Err(StoreError::Inconsistent { position, error });
+                return Ok(());
+            }
+        }
+        self.verdict = Ok(());
         Ok(())
     }
 
