@@ -487,7 +487,10 @@ pub(crate) fn remove_temporaries(disk: &dyn Disk) -> Result<(), StoreError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(StoreError::io("list the store", error)),
         };
-        for name in names.iter().filter(|name| name.ends_with(".new")) {
+        for name in names
+            .iter()
+            .filter(|name| name.strip_suffix(".new").is_some())
+        {
             let path = if dir.is_empty() {
                 name.clone()
             } else {

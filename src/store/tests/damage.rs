@@ -101,7 +101,11 @@ fn bytes_that_change_under_a_running_store_are_not_served() {
         let mut after = 0;
         while let Ok(page) = store.view().page(&id("alpha"), after, 1, None) {
             for entry in &page.entries {
-                assert_eq!(*entry, before[entry.sequence as usize - 1], "byte {at}");
+                assert_eq!(
+                    *entry,
+                    before[usize::try_from(entry.sequence).unwrap() - 1],
+                    "byte {at}"
+                );
             }
             after = page.entries.last().map_or(u64::MAX, |e| e.sequence);
             if page.next_after == 0 {

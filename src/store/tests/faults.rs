@@ -5,8 +5,8 @@ use std::io;
 use super::*;
 use crate::store::disk::{Disk, Fault, FaultKind};
 
-fn fault(kind: FaultKind, after: u64, error: io::ErrorKind) -> Option<Fault> {
-    Some(Fault { kind, after, error })
+fn fault(kind: FaultKind, after: u64, error: io::ErrorKind) -> Fault {
+    Fault { kind, after, error }
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_failed_sync_stops_every_acknowledgement() {
         let disk = new_disk();
         let store = open(&disk);
         put(&store, "a", &["one"]);
-        disk.set_fault(fault(kind, 0, io::ErrorKind::Other));
+        disk.set_fault(Some(fault(kind, 0, io::ErrorKind::Other)));
         let refused = store.append(vec![(id("a"), draft("two"))]);
         assert!(
             matches!(refused, Err(AppendError::Store(StoreError::Failed { .. }))),
@@ -104,7 +104,7 @@ fn an_error_at_any_write_or_sync_loses_nothing_acknowledged() {
             for after in 0..40 {
                 let disk = new_disk();
                 let opened = try_open(&disk, options(4096)).unwrap();
-                disk.set_fault(fault(kind, after, error));
+                disk.set_fault(Some(fault(kind, after, error)));
                 let mut acked = 0;
                 for i in 0..12 {
                     let text = format!("{i} {}", "t".repeat(i * 90));
@@ -148,7 +148,7 @@ fn a_failing_reserve_is_a_failing_store_and_a_full_one_is_not() {
             ..options(1 << 20)
         };
         let store = try_open(&disk, with_reserve).unwrap().store;
-        disk.set_fault(fault(kind, 1, error));
+        disk.set_fault(Some(fault(kind, 1, error)));
         let mut acked = 0;
         for i in 0..200 {
             if store
