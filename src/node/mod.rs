@@ -11,5 +11,13 @@
 //! the caller. Reads of a ledger block and run on blocking threads.
 
 pub mod clock;
+mod frames;
+pub mod mirror;
 pub mod quic;
+pub mod serve;
 pub mod tls;
+
+pub use mirror::{CatchUp, CatchUpError, Progress, catch_up};
+pub use quic::{CloseCode, EndpointError, client, listen};
+pub use serve::{ServeLimits, serve};
+pub use tls::{NodeId, NodeKey};
