@@ -22,7 +22,8 @@ use crate::limits::{
     PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX, PROOF_HASHES_MAX, RUN_BYTES_MAX, RUN_ENTRIES_MAX,
     RUN_FIXED_BYTES, RUN_SINGLE_BYTES_MAX, SEQUENCE_MAX, SPAN_BYTES_MAX,
 };
-use crate::tree::{Frontier, NodeId, ProofError, TreeSize, root_with_right};
+use crate::tree::range::root_with_right;
+use crate::tree::{Frontier, NodeId, ProofError, TreeSize};
 
 /// The version byte of a run.
 pub const RUN_VERSION: u8 = 1;
@@ -127,7 +128,11 @@ impl RunBuilder {
         if self.ends.is_empty() {
             return true;
         }
-        let inline = if payload_bytes <= PAYLOAD_INLINE_BYTES_MAX { payload_bytes } else { 0 };
+        let inline = if payload_bytes <= PAYLOAD_INLINE_BYTES_MAX {
+            payload_bytes
+        } else {
+            0
+        };
         sequence <= run_boundary(self.first)
             && self.ends.len() < RUN_ENTRIES_MAX
             && self.encoded_len() + 4 + header_bytes + inline <= RUN_BYTES_MAX
@@ -142,7 +147,8 @@ impl RunBuilder {
             self.first = header.sequence;
         }
         // At most 256 headers of 67 KiB.
-        self.ends.push(u32::try_from(self.headers.len()).unwrap_or(u32::MAX));
+        self.ends
+            .push(u32::try_from(self.headers.len()).unwrap_or(u32::MAX));
         if payload.len() <= PAYLOAD_INLINE_BYTES_MAX {
             self.payloads.extend_from_slice(payload);
         }
@@ -211,16 +217,30 @@ impl<'a> Run<'a> {
         r.reserved("run bytes 20..24", 4)?;
         let last = first + u64::from(count) - 1;
         if last > run_boundary(first) {
-            return Err(DecodeError::Invalid { what: "a run crosses a multiple of 256" });
+            return Err(DecodeError::Invalid {
+                what: "a run crosses a multiple of 256",
+            });
         }
         let ends = r.bytes("ends of headers", 4 * usize::from(count))?;
         let headers = r.bytes("headers", headers_len)?;
         let payloads = r.bytes("inline payloads", payloads_len)?;
         r.finish("run")?;
         if count == 1 {
-            in_range("run in bytes", bytes.len() as u64, 0, RUN_SINGLE_BYTES_MAX as u64)?;
+            in_range(
+                "run in bytes",
+                bytes.len() as u64,
+                0,
+                RUN_SINGLE_BYTES_MAX as u64,
+            )?;
         }
-        Ok(Self { bytes, first, count, ends, headers, payloads })
+        Ok(Self {
+            bytes,
+            first,
+            count,
+            ends,
+            headers,
+            payloads,
+        })
     }
 
     /// The run's bytes.
@@ -251,7 +271,13 @@ impl<'a> Run<'a> {
     /// well formed only if the iterator ends without one.
     #[must_use]
     pub fn entries(&self) -> Entries<'a> {
-        Entries { run: *self, next: 0, header_at: 0, payload_at: 0, failed: false }
+        Entries {
+            run: *self,
+            next: 0,
+            header_at: 0,
+            payload_at: 0,
+            failed: false,
+        }
     }
 
     /// Checks every inline payload against its header.
@@ -261,7 +287,9 @@ impl<'a> Run<'a> {
             if let Some(payload) = entry.inline_payload
                 && hash::content(payload) != entry.header.payload_hash
             {
-                return Err(RunError::Payload { sequence: entry.header.sequence });
+                return Err(RunError::Payload {
+                    sequence: entry.header.sequence,
+                });
             }
         }
         Ok(())
@@ -284,12 +312,17 @@ impl<'a> Entries<'a> {
         let mut ends = Reader::new(run.ends);
         ends.bytes("ends of headers", 4 * self.next)?;
         let end = ends.u32("end of header")? as usize;
-        let header_bytes = run.headers.get(self.header_at..end).ok_or(DecodeError::Invalid {
-            what: "ends of headers must ascend and stay within the headers",
-        })?;
+        let header_bytes = run
+            .headers
+            .get(self.header_at..end)
+            .ok_or(DecodeError::Invalid {
+                what: "ends of headers must ascend and stay within the headers",
+            })?;
         let header = Header::decode(header_bytes)?;
         if header.sequence != run.first + self.next as u64 {
-            return Err(DecodeError::Invalid { what: "sequences of a run must be consecutive" });
+            return Err(DecodeError::Invalid {
+                what: "sequences of a run must be consecutive",
+            });
         }
         let payload_len = header.payload_len as usize;
         let inline_payload = if payload_len <= PAYLOAD_INLINE_BYTES_MAX {
@@ -316,7 +349,11 @@ impl<'a> Entries<'a> {
                 });
             }
         }
-        Ok(RunEntry { header, header_bytes, inline_payload })
+        Ok(RunEntry {
+            header,
+            header_bytes,
+            inline_payload,
+        })
     }
 }
 
@@ -368,23 +405,32 @@ impl Accumulator {
     ) -> Result<(), RunError> {
         let expected = self.size() + 1;
         if run.first() != expected {
-            return Err(RunError::OutOfPlace { expected, got: run.first() });
+            return Err(RunError::OutOfPlace {
+                expected,
+                got: run.first(),
+            });
         }
         let mut next = self.clone();
         for entry in run.entries() {
             let entry = entry?;
             let (sequence, header) = (entry.header.sequence, &entry.header);
             if header.lamport <= next.lamport {
-                return Err(RunError::Times { sequence, what: "Lamport time does not rise" });
+                return Err(RunError::Times {
+                    sequence,
+                    what: "Lamport time does not rise",
+                });
             }
             if header.appended_at_ns < next.appended_at_ns {
-                return Err(RunError::Times { sequence, what: "wall-clock time falls" });
+                return Err(RunError::Times {
+                    sequence,
+                    what: "wall-clock time falls",
+                });
             }
             next.lamport = header.lamport;
             next.appended_at_ns = header.appended_at_ns;
             let leaf = leaf_hash(entry.header_bytes);
             on_entry(&entry, &leaf);
-            next.frontier.append_with(leaf, &mut on_node);
+            next.frontier.append_with(leaf, &mut on_node)?;
         }
         *self = next;
         Ok(())
@@ -401,8 +447,16 @@ pub struct CheckedPayload {
 impl CheckedPayload {
     /// Hashes a payload of at most 4 MiB.
     pub fn new(bytes: Vec<u8>) -> Result<Self, DecodeError> {
-        in_range("payload in bytes", bytes.len() as u64, 0, PAYLOAD_BYTES_MAX as u64)?;
-        Ok(Self { hash: hash::content(&bytes), bytes })
+        in_range(
+            "payload in bytes",
+            bytes.len() as u64,
+            0,
+            PAYLOAD_BYTES_MAX as u64,
+        )?;
+        Ok(Self {
+            hash: hash::content(&bytes),
+            bytes,
+        })
     }
 
     /// The payload's hash.
@@ -487,7 +541,12 @@ impl CheckedSpan {
         let runs_len = r.u32("bytes of runs")? as usize;
         let start = r.u64("span start")?;
         let end = r.u64("span end")?;
-        in_range("right hashes", right_count as u64, 0, PROOF_HASHES_MAX as u64)?;
+        in_range(
+            "right hashes",
+            right_count as u64,
+            0,
+            PROOF_HASHES_MAX as u64,
+        )?;
         if start != own.size() {
             return Err(RunError::OutOfPlace {
                 expected: own.size().saturating_add(1),
@@ -495,7 +554,11 @@ impl CheckedSpan {
             });
         }
         if end <= start || end > signed.size {
-            return Err(RunError::Span { start, end, size: signed.size });
+            return Err(RunError::Span {
+                start,
+                end,
+                size: signed.size,
+            });
         }
         let mut right = Vec::with_capacity(right_count);
         for _ in 0..right_count {
@@ -512,7 +575,11 @@ impl CheckedSpan {
             let bytes = body.bytes("run", len)?;
             let run = Run::decode(bytes)?;
             if run.last() > end {
-                return Err(RunError::Span { start, end: run.last(), size: end });
+                return Err(RunError::Span {
+                    start,
+                    end: run.last(),
+                    size: end,
+                });
             }
             run.check_payloads()?;
             after.extend(
@@ -529,14 +596,27 @@ impl CheckedSpan {
         }
         body.finish("runs of a span")?;
         if after.size() != end {
-            return Err(RunError::Span { start, end: after.size(), size: end });
+            return Err(RunError::Span {
+                start,
+                end: after.size(),
+                size: end,
+            });
         }
         if root_with_right(&after.frontier, TreeSize::new(signed.size), &right)? != signed.root {
-            return Err(RunError::NotUnderRoot { first: start + 1, last: end });
+            return Err(RunError::NotUnderRoot {
+                first: start + 1,
+                last: end,
+            });
         }
         outside.sort_unstable();
         outside.dedup();
-        Ok(Self { id: signed.id.clone(), start, runs, after, outside })
+        Ok(Self {
+            id: signed.id.clone(),
+            start,
+            runs,
+            after,
+            outside,
+        })
     }
 
     /// The context.

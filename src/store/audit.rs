@@ -1,0 +1,304 @@
+//! The one checker: reads every byte of a store's log and recomputes all of it,
+//! needing neither lock nor index, also on read-only media or beside a running
+//! writer.
+//!
+//! What is recomputed: segment headers, header checks, body tags and chain of
+//! every record; every leaf, run, payload hash, Lamport and wall-clock order;
+//! every tile and root; every head's signature, order, directory root and
+//! counts; what `head.note` says. The first thing that is wrong is named.
+
+use std::collections::HashMap;
+
+use super::StoreError;
+use super::body::{self, StoreRole};
+use super::disk::Disk;
+use super::index::{Inconsistency, Index};
+use super::record::{Position, RecordHeader, RecordType};
+use super::recover::{Replayed, list_segments, replay_with};
+use super::scan::{OpenSegment, ScannedGroup, open_segment};
+use crate::encoding::Reader;
+use crate::hash::{self, Hash};
+use crate::limits::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
+use crate::run::{Run, RunError};
+
+/// What an audit found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditReport {
+    /// Own store or mirror.
+    pub role: StoreRole,
+    /// The pinned key.
+    pub origin: String,
+    /// Contexts with entries.
+    pub contexts: u64,
+    /// Entries that were verified.
+    pub entries: u64,
+    /// Bytes of log that were verified.
+    pub bytes: u64,
+    /// Term and epoch of the newest head, if there is one.
+    pub head: Option<(u64, u64)>,
+    /// The newest head's directory root.
+    pub directory_root: Option<Hash>,
+    /// The first thing that is wrong; `None` if nothing is.
+    pub first_bad: Option<FirstBad>,
+}
+
+/// The first thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstBad {
+    /// The context, if it can be told.
+    pub context: Option<String>,
+    /// The first sequence that cannot be vouched for, if it can be told.
+    pub sequence: Option<u64>,
+    /// Where in the log.
+    pub position: Position,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Audits a store. `progress` hears how many bytes were verified. An error
+/// means that the audit could not run, not that it found something.
+pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditReport, StoreError> {
+    let mut payloads: HashMap<Hash, u32> = HashMap::new();
+    let mut bytes = 0u64;
+    let mut observe = |_: &Index, group: &ScannedGroup| {
+        bytes += u64::from(group.end.offset()) - u64::from(group.start.offset());
+        progress(bytes);
+        check_group(group, &mut payloads)
+    };
+    let (replayed, mut verdict) = replay_with(disk, &mut observe)?;
+    if verdict.is_ok() {
+        verdict = check_end(&replayed);
+    }
+    let index = &replayed.index;
+    let head = index.published.head().map(|head| head.head().clone());
+    let mut report = AuditReport {
+        role: index.role,
+        origin: index.origin.to_string(),
+        contexts: index
+            .contexts()
+            .iter()
+            .filter(|c| c.after.size() > 0)
+            .count() as u64,
+        entries: index.entries,
+        bytes: replayed.bytes_read,
+        head: head.as_ref().map(|head| (head.term, head.epoch)),
+        directory_root: head.map(|head| head.directory_root),
+        first_bad: None,
+    };
+    if let Err(error) = verdict {
+        if !error.is_verification_failure() {
+            return Err(error);
+        }
+        report.first_bad = Some(name_it(disk, &replayed, &error)?);
+    }
+    Ok(report)
+}
+
+/// What replaying does not check: the payloads themselves.
+fn check_group(
+    group: &ScannedGroup,
+    payloads: &mut HashMap<Hash, u32>,
+) -> Result<(), (Position, Inconsistency)> {
+    for record in &group.records {
+        let at = |error| (record.position, error);
+        match record.header.kind {
+            RecordType::Payload => {
+                let (hash, bytes) =
+                    body::get_payload(group.body(record)).map_err(|e| at(e.into()))?;
+                if hash::content(bytes) != hash {
+                    return Err(at(Inconsistency::Rule("a payload does not match its hash")));
+                }
+                payloads.insert(hash, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            }
+            RecordType::Run => {
+                let (_, run) = body::get_run(group.body(record)).map_err(|e| at(e.into()))?;
+                let run = Run::decode(run).map_err(|e| at(e.into()))?;
+                run.check_payloads().map_err(|e| at(e.into()))?;
+                for entry in run.entries() {
+                    let header = entry.map_err(|e| at(e.into()))?.header;
+                    let inline =
+                        header.payload_len as usize <= crate::limits::PAYLOAD_INLINE_BYTES_MAX;
+                    if !inline && payloads.get(&header.payload_hash) != Some(&header.payload_len) {
+                        let sequence = header.sequence;
+                        return Err(at(RunError::Payload { sequence }.into()));
+                    }
+                }
+            }
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+/// Tiles against accumulators, and `head.note` against the log.
+fn check_end(replayed: &Replayed) -> Result<(), StoreError> {
+    let position = replayed.end;
+    let wrong = |what| StoreError::Inconsistent {
+        position,
+        error: Inconsistency::Rule(what),
+    };
+    for context in replayed.index.contexts() {
+        context
+            .tiles
+            .check(&context.after.frontier)
+            .map_err(|_| wrong("tiles and accumulator disagree"))?;
+    }
+    if let Some(note) = &replayed.head_note {
+        let noted =
+            replayed
+                .index
+                .open_head(&note.note)
+                .map_err(|error| StoreError::Inconsistent {
+                    position: note.position,
+                    error,
+                })?;
+        let known = replayed.index.published.head().map(|head| head.order());
+        if known < Some(noted.order()) {
+            return Err(wrong("head.note holds a head that the log does not"));
+        }
+    }
+    Ok(())
+}
+
+/// Names context and sequence of what is wrong, as far as the bytes tell.
+fn name_it(
+    disk: &dyn Disk,
+    replayed: &Replayed,
+    error: &StoreError,
+) -> Result<FirstBad, StoreError> {
+    let position = match error {
+        StoreError::Damaged(damage) => damage.position,
+        StoreError::Corrupt { position, .. } | StoreError::Inconsistent { position, .. } => {
+            *position
+        }
+        _ => replayed.end,
+    };
+    let mut bad = FirstBad {
+        context: None,
+        sequence: None,
+        position,
+        reason: error.to_string(),
+    };
+    if let StoreError::Inconsistent {
+        error: Inconsistency::Run(run),
+        ..
+    } = error
+    {
+        bad.sequence = match run {
+            RunError::Payload { sequence } | RunError::Times { sequence, .. } => Some(*sequence),
+            RunError::OutOfPlace { expected, .. } => Some(*expected),
+            _ => None,
+        };
+    }
+    let segments = list_segments(disk)?;
+    let mut at = position;
+    let mut next_of: HashMap<u64, u64> = HashMap::new();
+    for number in position.segment().max(1)..=segments.highest {
+        let opened = match open_segment(disk, number, super::disk::Access::Read) {
+            Ok(Ok(segment)) => segment,
+            // Missing or unreadable: what follows may still tell by its gaps.
+            _ => continue,
+        };
+        if number != at.segment() || at.offset() < super::scan::SEGMENT_HEADER_LEN {
+            at = Position::new(number, super::scan::SEGMENT_HEADER_LEN);
+        }
+        let named = look_on(&opened, at, position, &replayed.index, &mut next_of)
+            .map_err(|error| StoreError::io("read a segment", error))?;
+        if let Some((context, sequence)) = named {
+            bad.context = Some(context);
+            bad.sequence = bad.sequence.or(Some(sequence));
+            return Ok(bad);
+        }
+        at = Position::new(number.saturating_add(1), super::scan::SEGMENT_HEADER_LEN);
+    }
+    Ok(bad)
+}
+
+/// Looks at `bad`, if a run's header is still readable there, and otherwise on
+/// through the segment for the first run that leaves a gap.
+fn look_on(
+    segment: &OpenSegment,
+    mut at: Position,
+    bad: Position,
+    index: &Index,
+    next_of: &mut HashMap<u64, u64>,
+) -> std::io::Result<Option<(String, u64)>> {
+    let mut header = [0u8; RECORD_HEADER_BYTES];
+    loop {
+        if segment.file.read_at(u64::from(at.offset()), &mut header)? < header.len() {
+            return Ok(None);
+        }
+        let mut step = RECORD_ALIGN_BYTES;
+        if let Ok(Some(record)) = RecordHeader::vouched(&segment.keys, at, &header) {
+            let mut body = vec![0; record.padded_len()];
+            let body_at = u64::from(at.offset()) + RECORD_HEADER_BYTES as u64;
+            let got = segment.file.read_at(body_at, &mut body)?;
+            body.truncate(got);
+            let intact = record.tag_matches(&segment.keys, at, &body);
+            body.truncate(record.body_len as usize);
+            if intact || at == bad {
+                step += record.padded_len() as u64;
+            }
+            if record.kind == RecordType::Run
+                && (intact || at == bad)
+                && let Some(found) = judge_run(&body, at == bad, index, next_of)
+            {
+                return Ok(Some(found));
+            }
+        }
+        match at.forward(step) {
+            Some(next) => at = next,
+            None => return Ok(None),
+        }
+    }
+}
+
+/// The first entry of a run that is wrong, or that the run's place shows to be
+/// missing.
+fn judge_run(
+    body: &[u8],
+    is_bad: bool,
+    index: &Index,
+    next_of: &mut HashMap<u64, u64>,
+) -> Option<(String, u64)> {
+    let (number, bytes) = body::get_run(body).ok()?;
+    let context = index.context(number)?;
+    let name = context.id.as_str().to_owned();
+    let expected = *next_of.entry(number).or_insert(context.after.size() + 1);
+    if is_bad {
+        return Some((
+            name,
+            first_bad_entry(bytes).unwrap_or(expected).max(expected),
+        ));
+    }
+    let run = Run::decode(bytes).ok()?;
+    if run.first() > expected {
+        return Some((name, expected));
+    }
+    next_of.insert(number, run.last() + 1);
+    None
+}
+
+/// The first sequence of a damaged run whose header or payload is wrong.
+fn first_bad_entry(bytes: &[u8]) -> Option<u64> {
+    let Ok(run) = Run::decode(bytes) else {
+        // The frame itself is damaged; its first sequence may still be right.
+        let mut r = Reader::new(bytes);
+        r.bytes("run", 8).ok()?;
+        return r.u64("first sequence").ok();
+    };
+    let mut sequence = run.first();
+    for entry in run.entries() {
+        let good = |entry: &crate::run::RunEntry<'_>| {
+            entry
+                .inline_payload
+                .is_none_or(|p| hash::content(p) == entry.header.payload_hash)
+        };
+        match entry {
+            Ok(entry) if good(&entry) => sequence += 1,
+            Ok(_) | Err(_) => return Some(sequence),
+        }
+    }
+    // Nothing shows at this level (a key, a metadata value): the run's first.
+    Some(run.first())
+}

@@ -1,0 +1,109 @@
+//! The bodies of records (`spec/05-store.md`, Records): encode and decode only.
+//! Openings and seen heads are the directory's (`directory::seen`).
+
+use crate::encoding::{DecodeError, Reader, in_range};
+use crate::entry::ContextId;
+use crate::hash::Hash;
+use crate::limits::{NOTE_BYTES_MAX, ORIGIN_NAME_BYTES_MAX};
+use crate::note::VerifierKey;
+use crate::store::record::Position;
+
+/// The version byte of a `store` record.
+const STORE_VERSION: u8 = 1;
+/// A vkey: name, `+`, 8 digits, `+`, base64 of 33 bytes.
+const VKEY_BYTES_MAX: usize = ORIGIN_NAME_BYTES_MAX + 1 + 8 + 1 + 44;
+
+/// Whose history a store holds. Written once, never changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreRole {
+    /// Its own: it has the origin's key and signs.
+    Own,
+    /// Another origin's, verified against the pinned key.
+    Mirror,
+}
+
+impl std::fmt::Display for StoreRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Own => "own store",
+            Self::Mirror => "mirror",
+        })
+    }
+}
+
+/// Appends the body of a `store` record: version, role, reserved, vkey.
+pub(crate) fn put_store(role: StoreRole, origin: &VerifierKey, out: &mut Vec<u8>) {
+    let role = match role {
+        StoreRole::Own => 1,
+        StoreRole::Mirror => 2,
+    };
+    out.extend_from_slice(&[STORE_VERSION, role, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(origin.to_string().as_bytes());
+}
+
+/// Reads the body of a `store` record.
+pub(crate) fn get_store(body: &[u8]) -> Result<(StoreRole, VerifierKey), DecodeError> {
+    let mut r = Reader::new(body);
+    r.version("store record", STORE_VERSION)?;
+    let role = match r.u8("store role")? {
+        1 => StoreRole::Own,
+        2 => StoreRole::Mirror,
+        _ => return Err(DecodeError::Invalid { what: "store role" }),
+    };
+    r.reserved("store record bytes 2..8", 6)?;
+    in_range(
+        "vkey in bytes",
+        r.remaining() as u64,
+        1,
+        VKEY_BYTES_MAX as u64,
+    )?;
+    let vkey = r.utf8("vkey", r.remaining())?;
+    let origin = VerifierKey::parse(vkey).map_err(|_| DecodeError::Invalid { what: "vkey" })?;
+    Ok((role, origin))
+}
+
+/// Appends the body of a `context` record: number, id.
+pub(crate) fn put_context(number: u64, id: &ContextId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(id.as_str().as_bytes());
+}
+
+/// Reads the body of a `context` record.
+pub(crate) fn get_context(body: &[u8]) -> Result<(u64, ContextId), DecodeError> {
+    let mut r = Reader::new(body);
+    let number = r.u64("context number")?;
+    Ok((number, ContextId::decode(r.rest())?))
+}
+
+/// Splits the body of a `run` record: context number, run.
+pub(crate) fn get_run(body: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
+    let mut r = Reader::new(body);
+    let number = r.u64("context number")?;
+    Ok((number, r.rest()))
+}
+
+/// Splits the body of a `payload` record: hash, payload.
+pub(crate) fn get_payload(body: &[u8]) -> Result<(Hash, &[u8]), DecodeError> {
+    let mut r = Reader::new(body);
+    let hash = r.hash("payload hash")?;
+    Ok((hash, r.rest()))
+}
+
+/// Appends the body of a `head` record: position covered, note.
+pub(crate) fn put_head(covered: Position, note: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&covered.as_u64().to_le_bytes());
+    out.extend_from_slice(note);
+}
+
+/// Splits the body of a `head` record: position covered, note.
+pub(crate) fn get_head(body: &[u8]) -> Result<(Position, &[u8]), DecodeError> {
+    let mut r = Reader::new(body);
+    let covered = Position::from_u64(r.u64("covered position")?);
+    in_range(
+        "note in bytes",
+        r.remaining() as u64,
+        1,
+        NOTE_BYTES_MAX as u64,
+    )?;
+    Ok((covered, r.rest()))
+}

@@ -1,0 +1,379 @@
+//! Files in memory: ephemeral stores, and tests that need a disk which fills
+//! up, fails, or loses what was not synced.
+//!
+//! Each file keeps two contents: what reads see, and what the last sync made
+//! durable. [`MemoryDisk::after_power_loss`] makes a disk from the durable
+//! contents; tests that want other survivors edit files directly.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Access, Disk, DiskFile, DiskLock};
+
+/// Which calls a [`Fault`] counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// `write_at`.
+    Write,
+    /// `extend`.
+    Extend,
+    /// `sync`.
+    Sync,
+    /// `rename`.
+    Rename,
+    /// `read_at`.
+    Read,
+}
+
+/// A failure to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The kind of call that fails.
+    pub kind: FaultKind,
+    /// How many calls of that kind succeed before it.
+    pub after: u64,
+    /// The error of that call and of all later ones of its kind.
+    pub error: io::ErrorKind,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+    private: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, Arc<Mutex<Content>>>,
+    locks: BTreeSet<String>,
+    capacity_bytes: Option<u64>,
+    fault: Option<Fault>,
+}
+
+/// A disk in memory. Clones share their files.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// A poisoned lock means another test thread panicked; the data is still
+/// whole, since every critical section leaves it so.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+impl MemoryDisk {
+    /// An empty disk without limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Limits the bytes of all files together; `None` for no limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        lock(&self.state).capacity_bytes = bytes;
+    }
+
+    /// Arms or disarms a fault.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        lock(&self.state).fault = fault;
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        lock(&self.state)
+            .files
+            .values()
+            .map(|f| lock(f).bytes.len() as u64)
+            .sum()
+    }
+
+    /// A copy of a file's bytes as reads see them.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        lock(&self.state)
+            .files
+            .get(name)
+            .map(|f| lock(f).bytes.clone())
+    }
+
+    /// Replaces a file's bytes, durable ones included.
+    pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
+        let content = Content {
+            durable: bytes.clone(),
+            bytes,
+            private: true,
+        };
+        lock(&self.state)
+            .files
+            .insert(name.to_owned(), Arc::new(Mutex::new(content)));
+    }
+
+    /// A copy that shares nothing with this disk: what reads see now.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        self.copy(|content| content.bytes.clone())
+    }
+
+    /// What a loss of power leaves if nothing unsynced survives.
+    #[must_use]
+    pub fn after_power_loss(&self) -> Self {
+        self.copy(|content| content.durable.clone())
+    }
+
+    fn copy(&self, pick: impl Fn(&Content) -> Vec<u8>) -> Self {
+        let state = lock(&self.state);
+        let files = state
+            .files
+            .iter()
+            .map(|(name, content)| {
+                let content = lock(content);
+                let bytes = pick(&content);
+                let copy = Content {
+                    durable: bytes.clone(),
+                    bytes,
+                    private: content.private,
+                };
+                (name.clone(), Arc::new(Mutex::new(copy)))
+            })
+            .collect();
+        Self {
+            state: Arc::new(Mutex::new(State {
+                files,
+                ..State::default()
+            })),
+        }
+    }
+
+    fn check(&self, kind: FaultKind) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if let Some(fault) = &mut state.fault
+            && fault.kind == kind
+        {
+            if fault.after == 0 {
+                return Err(fault.error.into());
+            }
+            fault.after -= 1;
+        }
+        Ok(())
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = lock(&self.state);
+        if state.files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let content = Arc::new(Mutex::new(Content::default()));
+        state.files.insert(name.to_owned(), content.clone());
+        Ok(Arc::new(MemoryFile {
+            disk: self.clone(),
+            content,
+            access: Access::Write,
+        }))
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let state = lock(&self.state);
+        let content = state
+            .files
+            .get(name)
+            .ok_or(io::ErrorKind::NotFound)?
+            .clone();
+        Ok(Arc::new(MemoryFile {
+            disk: self.clone(),
+            content,
+            access,
+        }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check(FaultKind::Rename)?;
+        let mut state = lock(&self.state);
+        let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let removed = lock(&self.state).files.remove(name);
+        removed
+            .map(|_| ())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let prefix = if dir.is_empty() {
+            String::new()
+        } else {
+            format!("{dir}/")
+        };
+        let state = lock(&self.state);
+        let names = state
+            .files
+            .keys()
+            .filter_map(|name| name.strip_prefix(&prefix));
+        Ok(names
+            .filter(|rest| !rest.contains('/'))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    fn create_dir(&self, _dir: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&self, _dir: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskLock>> {
+        if !lock(&self.state).locks.insert(name.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(MemoryLock {
+            disk: self.clone(),
+            name: name.to_owned(),
+        }))
+    }
+
+    fn create_private(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if state.files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let content = Content {
+            bytes: bytes.to_vec(),
+            durable: bytes.to_vec(),
+            private: true,
+        };
+        state
+            .files
+            .insert(name.to_owned(), Arc::new(Mutex::new(content)));
+        Ok(())
+    }
+
+    fn read_private(&self, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let content = lock(&self.state)
+            .files
+            .get(name)
+            .ok_or(io::ErrorKind::NotFound)?
+            .clone();
+        let content = lock(&content);
+        if !content.private {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if content.bytes.len() as u64 > bytes_max {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(content.bytes.clone())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    disk: MemoryDisk,
+    content: Arc<Mutex<Content>>,
+    access: Access,
+}
+
+impl MemoryFile {
+    fn write(&self, offset: u64, source: &[u8]) -> io::Result<()> {
+        if self.access == Access::Read {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let start = usize::try_from(offset).map_err(|_| full())?;
+        let end = start.checked_add(source.len()).ok_or_else(full)?;
+        let len = lock(&self.content).bytes.len();
+        let capacity = lock(&self.disk.state).capacity_bytes;
+        let grown = end.saturating_sub(len) as u64;
+        let room = capacity.map_or(u64::MAX, |c| c.saturating_sub(self.disk.used_bytes()));
+        // Like a file system: what fits is written before the error.
+        let fits = if grown > room {
+            source.len()
+                - usize::try_from(grown - room)
+                    .unwrap_or(source.len())
+                    .min(source.len())
+        } else {
+            source.len()
+        };
+        let mut content = lock(&self.content);
+        if content.bytes.len() < start + fits {
+            content.bytes.resize(start + fits, 0);
+        }
+        if let Some(target) = content.bytes.get_mut(start..start + fits) {
+            target.copy_from_slice(&source[..fits]);
+        }
+        if fits < source.len() {
+            Err(full())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.content).bytes.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.disk.check(FaultKind::Read)?;
+        let content = lock(&self.content);
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(content.bytes.len());
+        let n = buf.len().min(content.bytes.len() - start);
+        buf[..n].copy_from_slice(&content.bytes[start..start + n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.check(FaultKind::Write)?;
+        self.write(offset, bytes)
+    }
+
+    fn extend(&self, from: u64, to: u64) -> io::Result<()> {
+        self.disk.check(FaultKind::Extend)?;
+        let zeros = usize::try_from(to.saturating_sub(from)).map_err(|_| full())?;
+        self.write(from, &vec![0; zeros])
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.check(FaultKind::Sync)?;
+        let mut content = lock(&self.content);
+        content.durable = content.bytes.clone();
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        if self.access == Access::Read {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let len = usize::try_from(len).map_err(|_| full())?;
+        lock(&self.content).bytes.resize(len, 0);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryLock {
+    disk: MemoryDisk,
+    name: String,
+}
+
+impl DiskLock for MemoryLock {}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        lock(&self.disk.state).locks.remove(&self.name);
+    }
+}

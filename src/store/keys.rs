@@ -1,0 +1,97 @@
+//! Key files of a store's directory: `origin.key`, which signs heads, and
+//! `node.key`, which names this node to its peers. Both are made once, never
+//! replaced, and readable by their owner only.
+//!
+//! `origin.key` holds one line in the form that Go's `sumdb/note` prints,
+//! `PRIVATE+KEY+<name>+<key id>+<base64>`; `node.key` one line
+//! `converge-ledger-node-key <64 hexadecimal digits>`.
+
+use std::io;
+
+use zeroize::Zeroizing;
+
+use super::StoreError;
+use super::disk::Disk;
+use crate::note::{OriginName, SignerKey};
+
+/// File of the origin's signing key.
+pub const ORIGIN_KEY_FILE: &str = "origin.key";
+/// File of the node's key.
+pub const NODE_KEY_FILE: &str = "node.key";
+const KEY_FILE_BYTES_MAX: u64 = 1024;
+const NODE_KEY_PREFIX: &str = "converge-ledger-node-key ";
+
+/// 32 secret bytes, wiped when dropped.
+pub type Seed = Zeroizing<[u8; 32]>;
+
+/// 32 bytes from the operating system.
+pub fn random_seed() -> Result<Seed, StoreError> {
+    let mut seed = Seed::default();
+    getrandom::fill(&mut *seed)
+        .map_err(|error| StoreError::io("get randomness", io::Error::other(error)))?;
+    Ok(seed)
+}
+
+/// Makes `origin.key`; `AlreadyExists` is an error, never overwritten.
+pub fn create_origin_key(disk: &dyn Disk, key: &SignerKey) -> Result<(), StoreError> {
+    let mut text = Zeroizing::new(key.to_secret_text().to_string());
+    text.push('\n');
+    disk.create_private(ORIGIN_KEY_FILE, text.as_bytes())
+        .map_err(|error| StoreError::io("make origin.key", error))
+}
+
+/// Reads `origin.key`.
+pub fn read_origin_key(disk: &dyn Disk) -> Result<SignerKey, StoreError> {
+    let text = read_line(disk, ORIGIN_KEY_FILE, "read origin.key")?;
+    SignerKey::from_secret_text(&text)
+        .map_err(|_| unreadable("read origin.key", "not a signing key"))
+}
+
+/// A signer with a fresh key under `name`.
+pub fn generate_signer(name: OriginName) -> Result<SignerKey, StoreError> {
+    let seed = random_seed()?;
+    Ok(SignerKey::from_seed(name, &seed))
+}
+
+/// Makes `node.key` with a fresh seed.
+pub fn create_node_key(disk: &dyn Disk) -> Result<Seed, StoreError> {
+    let seed = random_seed()?;
+    let mut text = Zeroizing::new(String::from(NODE_KEY_PREFIX));
+    for byte in *seed {
+        for half in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(half), 16).unwrap_or('0'));
+        }
+    }
+    text.push('\n');
+    disk.create_private(NODE_KEY_FILE, text.as_bytes())
+        .map_err(|error| StoreError::io("make node.key", error))?;
+    Ok(seed)
+}
+
+/// Reads `node.key`.
+pub fn read_node_key(disk: &dyn Disk) -> Result<Seed, StoreError> {
+    let text = read_line(disk, NODE_KEY_FILE, "read node.key")?;
+    let hex = text
+        .strip_prefix(NODE_KEY_PREFIX)
+        .and_then(crate::hash::Hash::from_hex);
+    let hash = hex.ok_or_else(|| unreadable("read node.key", "not a node key"))?;
+    Ok(Zeroizing::new(*hash.as_bytes()))
+}
+
+fn unreadable(what: &'static str, why: &'static str) -> StoreError {
+    StoreError::io(what, io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+fn read_line(
+    disk: &dyn Disk,
+    name: &str,
+    what: &'static str,
+) -> Result<Zeroizing<String>, StoreError> {
+    let bytes = disk
+        .read_private(name, KEY_FILE_BYTES_MAX)
+        .map(Zeroizing::new)
+        .map_err(|error| StoreError::io(what, error))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(what, "not text"))?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    Ok(Zeroizing::new(line.to_owned()))
+}

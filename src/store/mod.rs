@@ -1,0 +1,314 @@
+//! Layer 3. The store: one directory, one writer, one origin, many contexts.
+//!
+//! Two parts, one truth. The **log** (`record`, `scan`, `log`, `reserve`,
+//! `recover`) is append-only segment files that hold every byte that matters.
+//! The **index** (`index`, `published`) is what the log implies; it is made
+//! from the log and from nothing else.
+//!
+//! ```text
+//! append -> queue -> plan -> write -> sync -> apply -> answer -> (sign)
+//!                    plan     log      log     index              writer
+//! ```
+//!
+//! Invariants at every moment:
+//! * durable, then visible, then acknowledged, then signed;
+//! * a group is in the log whole or not at all;
+//! * nothing in the log is ever changed or removed; a torn tail that nobody
+//!   vouches for was never acknowledged;
+//! * every byte that is read is verified: header check and body tag of its
+//!   record, leaf hash and payload hash of its entry;
+//! * after an I/O error whose effect is unknown nothing is acknowledged until
+//!   the store has been opened anew.
+//!
+//! No sockets and no async here: answers come through callbacks.
+
+mod audit;
+mod body;
+pub mod disk;
+mod head_note;
+mod index;
+mod ingest;
+pub mod keys;
+mod log;
+mod plan;
+mod published;
+mod queue;
+mod record;
+mod recover;
+mod reserve;
+mod scan;
+mod view;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use audit::{AuditReport, FirstBad, audit};
+pub use body::StoreRole;
+pub use index::Inconsistency;
+pub use record::Position;
+pub use view::{ContextInfo, Page, View};
+pub use writer::{AppendDone, Opened, Store, StoreDone};
+
+use crate::encoding::DecodeError;
+use crate::entry::EntryError;
+use crate::hash::Hash;
+use crate::lamport::LamportError;
+use crate::limits::SEGMENT_BYTES_DEFAULT;
+use crate::note::VerifierKey;
+use crate::run::RunError;
+
+/// Where wall-clock time comes from.
+pub trait Clock: Send + Sync + Debug {
+    /// Nanoseconds since 1970.
+    fn now_ns(&self) -> u64;
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// A segment is sealed before it grows beyond this; a group that is larger
+    /// makes a longer segment. Bytes, 4 KiB to 3 GiB.
+    pub segment_bytes: u64,
+    /// Zero-written bytes kept ready ahead of the end of the log; 0 for none.
+    pub reserve_bytes: u64,
+    /// A head is published this long after the one before it, if anything
+    /// changed. `None`: only at close and on demand.
+    pub head_every: Option<Duration>,
+    /// A head is published after this long even if nothing changed, so that
+    /// mirrors can tell idle from dead. `None`: never.
+    pub heartbeat_every: Option<Duration>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl StoreOptions {
+    /// The defaults for a process that runs a command and ends.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            reserve_bytes: 4 << 20,
+            head_every: None,
+            heartbeat_every: None,
+            clock,
+        }
+    }
+}
+
+/// A log that ends before something that vouches for it: bytes that were
+/// durable are gone or changed. Never cut, never repaired here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log is damaged at {position}: {reason}")]
+pub struct Damage {
+    /// The first place that cannot be read.
+    pub position: Position,
+    /// The log was durable up to here.
+    pub vouched: Position,
+    /// What was found.
+    pub reason: String,
+}
+
+/// Why a store could not do something.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("could not {what}: {error}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// Its answer.
+        error: Arc<io::Error>,
+    },
+    /// Another process has the store open.
+    #[error("the store is in use by another process")]
+    Locked,
+    /// There is no store in this directory.
+    #[error("there is no store here")]
+    NotAStore,
+    /// There is a store in this directory already.
+    #[error("there is a store here already")]
+    AlreadyAStore,
+    /// The store is of the other role, or pins another origin.
+    #[error("this is the {role} of {origin}, not {wanted}")]
+    WrongStore {
+        /// What the store is.
+        role: StoreRole,
+        /// Whose it is.
+        origin: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The signing key is not the one the store was made with.
+    #[error("origin.key is {got}, but the store belongs to {expected}")]
+    WrongKey {
+        /// The store's origin.
+        expected: String,
+        /// The key at hand.
+        got: String,
+    },
+    /// Bytes that were durable are gone or changed.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// A record that was asked for does not verify.
+    #[error("{position} does not verify: {error}")]
+    Corrupt {
+        /// Where it lies.
+        position: Position,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// Records that verify contradict each other.
+    #[error("{position} contradicts the log before it: {error}")]
+    Inconsistent {
+        /// Where the record lies.
+        position: Position,
+        /// What is wrong with it.
+        error: Inconsistency,
+    },
+    /// A payload does not match the hash in its entry's header.
+    #[error("the payload {hash} of entry {sequence} does not verify")]
+    PayloadMismatch {
+        /// The entry.
+        sequence: u64,
+        /// The payload's hash.
+        hash: Hash,
+    },
+    /// The disk is full. Nothing was stored, nothing was lost.
+    #[error("the disk is full: nothing of this was stored; free some space and try again")]
+    DiskFull,
+    /// The store has failed and must be opened anew.
+    #[error("the store has failed and acknowledges nothing any more: {reason}")]
+    Failed {
+        /// The error that did it.
+        reason: String,
+    },
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Too many requests wait.
+    #[error("too many requests wait; try again")]
+    Busy,
+    /// A mirror was asked to store something that does not continue it.
+    #[error("cannot be stored: {0}")]
+    Refused(&'static str),
+    /// A verified run does not continue the store's own state.
+    #[error("cannot be stored: {0}")]
+    Run(RunError),
+}
+
+impl StoreError {
+    pub(crate) fn io(what: &'static str, error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::StorageFull
+            || error.kind() == io::ErrorKind::QuotaExceeded
+        {
+            return Self::DiskFull;
+        }
+        Self::Io {
+            what,
+            error: Arc::new(error),
+        }
+    }
+
+    pub(crate) fn from_write(error: log::WriteError) -> Self {
+        match error {
+            log::WriteError::Full(_) => Self::DiskFull,
+            log::WriteError::Failed { what, error } => Self::Failed {
+                reason: format!("{what}: {error}"),
+            },
+        }
+    }
+
+    /// True if bytes of the store are wrong, as opposed to out of reach.
+    #[must_use]
+    pub fn is_verification_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged(_)
+                | Self::Corrupt { .. }
+                | Self::Inconsistent { .. }
+                | Self::PayloadMismatch { .. }
+        )
+    }
+}
+
+/// Why an append stored nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The entry is outside its limits: the caller's fault.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The observed Lamport time was refused: the caller's fault.
+    #[error(transparent)]
+    Lamport(#[from] LamportError),
+    /// The request id was used for another entry: the caller's fault.
+    #[error("request id {request_id:?} was used before, with other content")]
+    RequestIdReused {
+        /// The id.
+        request_id: String,
+    },
+    /// The request is larger than a group may be: the caller's fault.
+    #[error("a request of {entries} entries and {bytes} bytes is too large")]
+    TooLarge {
+        /// Entries in it.
+        entries: usize,
+        /// Bytes in it.
+        bytes: usize,
+    },
+    /// The context has as many entries as a context may have.
+    #[error("the context is full")]
+    ContextFull,
+    /// The store is a mirror.
+    #[error("this store mirrors {origin} and takes no entries of its own")]
+    Mirror {
+        /// Whose history it holds.
+        origin: String,
+    },
+    /// The store could not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where an entry went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Place in the context.
+    pub sequence: u64,
+    /// Leaf hash.
+    pub id: Hash,
+    /// Lamport time.
+    pub lamport: u64,
+    /// Wall clock, ns.
+    pub appended_at_ns: u64,
+    /// True if the request id was known and nothing new was stored.
+    pub stored_before: bool,
+}
+
+impl Appended {
+    /// The answer to a repeated request.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            stored_before: true,
+            ..self.clone()
+        }
+    }
+}
+
+/// Makes an empty store for `origin`. Key files are the caller's.
+pub fn create(
+    disk: &dyn disk::Disk,
+    role: StoreRole,
+    origin: &VerifierKey,
+) -> Result<(), StoreError> {
+    recover::create(disk, role, origin)
+}
+
+/// Role and pinned key of a store, without opening it.
+pub fn peek(disk: &dyn disk::Disk) -> Result<(StoreRole, VerifierKey), StoreError> {
+    recover::peek(disk)
+}

@@ -1,0 +1,416 @@
+//! Group commit's thinking without its I/O: from the state and the drafts of
+//! one group to records, effects and answers. Nothing here writes, and nothing
+//! here is visible before the group is durable.
+//!
+//! A request is all or nothing: it is resolved first (places, times, request
+//! ids), which can fail and then leaves no trace, and built second, which
+//! cannot.
+
+use std::collections::HashMap;
+
+use super::index::{Effect, Location, RequestKey, request_key};
+use super::record::{Group, Position, RecordType};
+use super::{AppendError, Appended, StoreError};
+use crate::entry::{ContextId, Draft, Entry};
+use crate::hash::Hash;
+use crate::lamport;
+use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, SEQUENCE_MAX};
+use crate::run::{Accumulator, RunBuilder};
+use crate::tree::NodeId;
+
+/// What planning reads of the store.
+pub(crate) trait PlanState {
+    /// Number and state of a context.
+    fn context(&self, id: &ContextId) -> Option<(u64, Accumulator)>;
+    /// The number the next new context gets.
+    fn next_number(&self) -> u64;
+    /// The sequence a request id was used for.
+    fn request(&self, number: u64, key: &RequestKey) -> Option<u64>;
+    /// A stored entry, verified.
+    fn entry(&self, number: u64, sequence: u64) -> Result<Entry, StoreError>;
+    /// True if a payload is stored and its bytes still verify.
+    fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError>;
+}
+
+/// One context this group touches.
+struct Work {
+    id: ContextId,
+    number: u64,
+    after: Accumulator,
+    run: RunBuilder,
+    /// Of the run being built.
+    nodes: Vec<(NodeId, Hash)>,
+    requests: Vec<(RequestKey, u64)>,
+}
+
+/// How one draft was resolved.
+enum Resolved {
+    New {
+        work: usize,
+        sequence: u64,
+        lamport: u64,
+        appended_at_ns: u64,
+    },
+    /// The request id was used before, for the same content.
+    Stored(Appended),
+    /// The same, by an earlier draft of this very request.
+    Repeated(usize),
+}
+
+/// Where a context stands while one request is resolved.
+#[derive(Clone, Copy)]
+struct Tip {
+    sequence: u64,
+    lamport: u64,
+    appended_at_ns: u64,
+}
+
+/// A group being planned.
+pub(crate) struct Plan<'s, S> {
+    state: &'s S,
+    now_ns: u64,
+    group: Group,
+    works: Vec<Work>,
+    by_id: HashMap<ContextId, usize>,
+    /// Request ids of this group: where they were answered.
+    requests: HashMap<(u64, RequestKey), Answered>,
+    payloads: HashMap<Hash, ()>,
+    effects: Vec<(u64, u32, Effect)>,
+}
+
+/// A request id answered within the group.
+#[derive(Clone)]
+struct Answered {
+    appended: Appended,
+    draft: Draft,
+}
+
+/// A planned group: its records, and what becomes visible with them.
+pub(crate) struct Planned {
+    pub(crate) group: Group,
+    pub(crate) effects: Vec<(u64, u32, Effect)>,
+}
+
+impl Planned {
+    /// Records and what they change, by their offset in the group.
+    pub(crate) fn new(group: Group, effects: Vec<(u64, u32, Effect)>) -> Self {
+        Self { group, effects }
+    }
+
+    /// The effects once the group's place is known.
+    pub(crate) fn place(effects: Vec<(u64, u32, Effect)>, start: Position) -> Vec<Effect> {
+        let place = |(offset, body_len, mut effect): (u64, u32, Effect)| {
+            let position = start.forward(offset).unwrap_or(start);
+            effect.place(Location { position, body_len });
+            effect
+        };
+        effects.into_iter().map(place).collect()
+    }
+}
+
+impl<'s, S: PlanState> Plan<'s, S> {
+    /// An empty group. `now_ns` is the wall clock of all its entries, unless
+    /// the context is already ahead of it.
+    pub(crate) fn new(state: &'s S, now_ns: u64) -> Self {
+        Self {
+            state,
+            now_ns,
+            group: Group::new(),
+            works: Vec::new(),
+            by_id: HashMap::new(),
+            requests: HashMap::new(),
+            payloads: HashMap::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Adds one request, all of it or nothing.
+    pub(crate) fn append(
+        &mut self,
+        drafts: Vec<(ContextId, Draft)>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        let known = self.works.len();
+        match self.resolve(&drafts) {
+            Ok(resolved) => self.build(drafts, resolved),
+            Err(error) => {
+                // Contexts that only this request touched leave no trace.
+                for work in self.works.drain(known..) {
+                    self.by_id.remove(&work.id);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The place of a context in `works`.
+    fn work(&mut self, id: &ContextId) -> usize {
+        if let Some(&at) = self.by_id.get(id) {
+            return at;
+        }
+        let (number, after) = self.state.context(id).unwrap_or_else(|| {
+            let new = self
+                .works
+                .iter()
+                .filter(|w| w.number >= self.state.next_number())
+                .count();
+            (
+                self.state.next_number() + new as u64,
+                Accumulator::default(),
+            )
+        });
+        self.works.push(Work {
+            id: id.clone(),
+            number,
+            after,
+            run: RunBuilder::default(),
+            nodes: Vec::new(),
+            requests: Vec::new(),
+        });
+        self.by_id.insert(id.clone(), self.works.len() - 1);
+        self.works.len() - 1
+    }
+
+    fn resolve(&mut self, drafts: &[(ContextId, Draft)]) -> Result<Vec<Resolved>, AppendError> {
+        let mut tips: HashMap<usize, Tip> = HashMap::new();
+        let mut ids: HashMap<(usize, &str), usize> = HashMap::new();
+        let mut resolved = Vec::with_capacity(drafts.len());
+        let mut last: Option<(&ContextId, usize)> = None;
+        for (i, (id, draft)) in drafts.iter().enumerate() {
+            let at = match last {
+                Some((same, at)) if same == id => at,
+                _ => self.work(id),
+            };
+            last = Some((id, at));
+            if let Some(request_id) = draft.request_id() {
+                if let Some(&first) = ids.get(&(at, request_id)) {
+                    let same = drafts
+                        .get(first)
+                        .is_some_and(|(_, d)| draft.same_content(&d.header(0, 0, 0)));
+                    if !same {
+                        return Err(AppendError::RequestIdReused {
+                            request_id: request_id.to_owned(),
+                        });
+                    }
+                    resolved.push(Resolved::Repeated(first));
+                    continue;
+                }
+                ids.insert((at, request_id), i);
+                if let Some(appended) = self.answered_before(at, request_id, draft)? {
+                    resolved.push(Resolved::Stored(appended));
+                    continue;
+                }
+            }
+            let Some(work) = self.works.get(at) else {
+                continue;
+            };
+            let tip = tips.entry(at).or_insert(Tip {
+                sequence: work.after.size(),
+                lamport: work.after.lamport,
+                appended_at_ns: work.after.appended_at_ns,
+            });
+            if tip.sequence >= SEQUENCE_MAX {
+                return Err(AppendError::ContextFull);
+            }
+            tip.sequence += 1;
+            tip.lamport = lamport::next(tip.lamport, draft.observed_lamport())?;
+            tip.appended_at_ns = tip.appended_at_ns.max(self.now_ns);
+            resolved.push(Resolved::New {
+                work: at,
+                sequence: tip.sequence,
+                lamport: tip.lamport,
+                appended_at_ns: tip.appended_at_ns,
+            });
+        }
+        Ok(resolved)
+    }
+
+    /// Looks a request id up in this group and in the store. The same id with
+    /// the same content is answered with the first entry.
+    fn answered_before(
+        &self,
+        at: usize,
+        request_id: &str,
+        draft: &Draft,
+    ) -> Result<Option<Appended>, AppendError> {
+        let Some(work) = self.works.get(at) else {
+            return Ok(None);
+        };
+        let key = request_key(request_id);
+        let reused = || AppendError::RequestIdReused {
+            request_id: request_id.to_owned(),
+        };
+        if let Some(answered) = self.requests.get(&(work.number, key)) {
+            let first = &answered.draft;
+            let same = first.request_id() == Some(request_id)
+                && draft.same_content(&first.header(0, 0, 0));
+            return if same {
+                Ok(Some(answered.appended.again()))
+            } else {
+                Err(reused())
+            };
+        }
+        let Some(sequence) = self.state.request(work.number, &key) else {
+            return Ok(None);
+        };
+        let entry = self.state.entry(work.number, sequence)?;
+        let same = entry.request_id.as_deref() == Some(request_id)
+            && entry.key == draft.key()
+            && entry.metadata.as_ref() == draft.metadata()
+            && entry.payload == draft.payload();
+        if !same {
+            return Err(reused());
+        }
+        Ok(Some(Appended {
+            sequence,
+            id: entry.id,
+            lamport: entry.lamport,
+            appended_at_ns: entry.appended_at_ns,
+            stored_before: true,
+        }))
+    }
+
+    fn build(
+        &mut self,
+        drafts: Vec<(ContextId, Draft)>,
+        resolved: Vec<Resolved>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        let mut answers: Vec<Appended> = Vec::with_capacity(drafts.len());
+        for ((_, draft), resolved) in drafts.into_iter().zip(resolved) {
+            let appended = match resolved {
+                Resolved::Stored(appended) => appended,
+                Resolved::Repeated(first) => match answers.get(first) {
+                    Some(answer) => answer.again(),
+                    None => return Err(AppendError::ContextFull),
+                },
+                Resolved::New {
+                    work,
+                    sequence,
+                    lamport,
+                    appended_at_ns,
+                } => {
+                    let id = self.push(work, &draft, sequence, lamport, appended_at_ns)?;
+                    let appended = Appended {
+                        sequence,
+                        id,
+                        lamport,
+                        appended_at_ns,
+                        stored_before: false,
+                    };
+                    self.remember(work, draft, &appended);
+                    appended
+                }
+            };
+            answers.push(appended);
+        }
+        Ok(answers)
+    }
+
+    fn remember(&mut self, work: usize, draft: Draft, appended: &Appended) {
+        let Some(work) = self.works.get_mut(work) else {
+            return;
+        };
+        if let Some(request_id) = draft.request_id() {
+            let key = request_key(request_id);
+            work.requests.push((key, appended.sequence));
+            let answered = Answered {
+                appended: appended.clone(),
+                draft,
+            };
+            self.requests.insert((work.number, key), answered);
+        }
+    }
+
+    fn push(
+        &mut self,
+        at: usize,
+        draft: &Draft,
+        sequence: u64,
+        lamport: u64,
+        appended_at_ns: u64,
+    ) -> Result<Hash, AppendError> {
+        let payload = draft.payload();
+        if payload.len() > PAYLOAD_INLINE_BYTES_MAX {
+            self.put_payload(draft)?;
+        }
+        let header = draft.header(sequence, lamport, appended_at_ns);
+        let (group, effects) = (&mut self.group, &mut self.effects);
+        let work = self.works.get_mut(at).ok_or(AppendError::ContextFull)?;
+        if !work
+            .run
+            .has_room(sequence, header.encoded_len(), payload.len())
+        {
+            work.flush(group, effects);
+        }
+        if work.after.size() == 0 {
+            let (offset, body_len) = group.add(RecordType::Context, |out| {
+                super::body::put_context(work.number, &work.id, out);
+            });
+            let effect = Effect::Context {
+                number: work.number,
+                id: work.id.clone(),
+            };
+            effects.push((offset, body_len, effect));
+        }
+        let leaf = work.run.push(&header, payload)?;
+        let nodes = &mut work.nodes;
+        let report = |id, hash| {
+            if super::index::is_tile_node(id) {
+                nodes.push((id, hash));
+            }
+        };
+        // The sequence was checked when the draft was resolved.
+        work.after
+            .frontier
+            .append_with(leaf, report)
+            .map_err(|_| AppendError::ContextFull)?;
+        work.after.lamport = lamport;
+        work.after.appended_at_ns = appended_at_ns;
+        Ok(leaf)
+    }
+
+    /// Writes a large payload, unless the store has it and its bytes verify.
+    fn put_payload(&mut self, draft: &Draft) -> Result<(), AppendError> {
+        let hash = draft.payload_hash();
+        if self.payloads.contains_key(&hash) || self.state.payload_intact(&hash)? {
+            return Ok(());
+        }
+        let (offset, body_len) = self.group.add(RecordType::Payload, |out| {
+            out.extend_from_slice(hash.as_bytes());
+            out.extend_from_slice(draft.payload());
+        });
+        self.payloads.insert(hash, ());
+        self.effects.push((offset, body_len, Effect::payload(hash)));
+        Ok(())
+    }
+
+    /// Ends all runs and hands the group out.
+    pub(crate) fn finish(mut self) -> Planned {
+        for work in &mut self.works {
+            work.flush(&mut self.group, &mut self.effects);
+        }
+        Planned::new(self.group, self.effects)
+    }
+}
+
+impl Work {
+    fn flush(&mut self, group: &mut Group, effects: &mut Vec<(u64, u32, Effect)>) {
+        if self.run.count() == 0 {
+            return;
+        }
+        let first = self.run.first();
+        let (offset, body_len) = group.add(RecordType::Run, |out| {
+            out.extend_from_slice(&self.number.to_le_bytes());
+            self.run.finish_into(out);
+        });
+        // The accumulator belongs to the end of the run; a later run of the
+        // same context in this group replaces it.
+        let effect = Effect::run(
+            self.number,
+            first,
+            self.after.clone(),
+            std::mem::take(&mut self.nodes),
+            std::mem::take(&mut self.requests),
+        );
+        effects.push((offset, body_len, effect));
+    }
+}

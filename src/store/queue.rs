@@ -1,0 +1,183 @@
+//! The bounded queue in front of the writer: by number of requests and by the
+//! bytes they hold, so that memory is bounded whatever callers do.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Requests that may wait.
+pub(crate) const QUEUE_REQUESTS_MAX: usize = 4096;
+/// Bytes that may wait: 64 MiB.
+pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// What the writer finds when it looks.
+pub(crate) enum Taken<T> {
+    /// Requests in order of arrival.
+    Some(Vec<T>),
+    /// Nothing came before the deadline.
+    Idle,
+    /// The queue is closed and empty.
+    Closed,
+}
+
+/// Why a request was not queued; it is given back.
+pub(crate) enum Refused<T> {
+    Full(T),
+    Closed(T),
+}
+
+struct State<T> {
+    waiting: VecDeque<(usize, T)>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// A queue of requests with their cost in bytes.
+pub(crate) struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+impl<T> std::fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                bytes: 0,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // A panic elsewhere leaves the queue whole: every change is one push or
+        // pop with its counters.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a request; waits for room if `wait`. A request that is larger
+    /// than the queue's bound is taken when the queue is empty.
+    pub(crate) fn push(&self, cost: usize, item: T, wait: bool) -> Result<(), Refused<T>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return Err(Refused::Closed(item));
+            }
+            let fits = state.waiting.len() < QUEUE_REQUESTS_MAX
+                && state.bytes.saturating_add(cost) <= QUEUE_BYTES_MAX;
+            if fits || state.waiting.is_empty() {
+                break;
+            }
+            if !wait {
+                return Err(Refused::Full(item));
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting.push_back((cost, item));
+        state.bytes = state.bytes.saturating_add(cost);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes what waits, up to `count_max` requests and about `bytes_max`
+    /// bytes, waiting until `deadline` for the first.
+    pub(crate) fn take(
+        &self,
+        count_max: usize,
+        bytes_max: usize,
+        deadline: Option<Instant>,
+    ) -> Taken<T> {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return Taken::Closed;
+            }
+            let Some(deadline) = deadline else {
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return Taken::Idle;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        let mut taken = Vec::new();
+        let mut bytes = 0usize;
+        while taken.len() < count_max {
+            let Some((cost, _)) = state.waiting.front() else {
+                break;
+            };
+            if !taken.is_empty() && bytes.saturating_add(*cost) > bytes_max {
+                break;
+            }
+            if let Some((cost, item)) = state.waiting.pop_front() {
+                bytes = bytes.saturating_add(cost);
+                state.bytes = state.bytes.saturating_sub(cost);
+                taken.push(item);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+        Taken::Some(taken)
+    }
+
+    /// Refuses requests from now on; those that wait are still taken.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_hold_and_order_is_kept() {
+        let queue = Queue::new();
+        assert!(queue.push(QUEUE_BYTES_MAX + 1, 0, false).is_ok());
+        assert!(matches!(queue.push(1, 1, false), Err(Refused::Full(1))));
+        assert!(matches!(queue.take(9, 9, None), Taken::Some(v) if v == [0]));
+        for i in 0..QUEUE_REQUESTS_MAX {
+            assert!(queue.push(1, i, false).is_ok());
+        }
+        assert!(matches!(queue.push(1, 1, false), Err(Refused::Full(1))));
+        assert!(matches!(queue.take(2, 100, None), Taken::Some(v) if v == [0, 1]));
+        assert!(matches!(queue.take(100, 3, None), Taken::Some(v) if v == [2, 3, 4]));
+        queue.close();
+        assert!(matches!(queue.push(1, 1, true), Err(Refused::Closed(1))));
+        assert!(matches!(
+            queue.take(usize::MAX, usize::MAX, None),
+            Taken::Some(_)
+        ));
+        assert!(matches!(queue.take(1, 1, None), Taken::Closed));
+    }
+
+    #[test]
+    fn an_idle_queue_returns_at_its_deadline() {
+        let queue = Queue::<u8>::new();
+        assert!(matches!(
+            queue.take(1, 1, Some(Instant::now())),
+            Taken::Idle
+        ));
+    }
+}

@@ -1,0 +1,507 @@
+//! What opening does: read the log, decide what its end means, mend what a
+//! crash left, and only then make anything visible.
+//!
+//! The order (`spec/05-store.md`, Recovery):
+//! 1. temporary files are removed;
+//! 2. groups are read and replayed until the log ends at `end`;
+//! 3. what vouches for a position beyond `end` (a valid record found by
+//!    scanning, the position in `head.note`, a following segment) makes the end
+//!    **damage**: nothing is cut, opening fails and names the place;
+//! 4. otherwise bytes after `end` are a **torn tail**: copied to `cut/`, cut;
+//! 5. groups nobody vouches for may be in the page cache only: they are
+//!    written again in place and synced;
+//! 6. a synced mark follows, and the store is open.
+
+use std::io;
+use std::sync::Arc;
+
+use super::body::{self, StoreRole};
+use super::disk::{Access, Disk, read_whole};
+use super::head_note::HeadNote;
+use super::index::{Inconsistency, Index};
+use super::log::{LogWriter, create_segment, new_segment};
+use super::record::{Group, Position, RecordHeader, RecordType, Short};
+use super::scan::{
+    LOG_DIR, LogScan, OpenSegment, SEGMENT_HEADER_LEN, ScannedGroup, Stop, segment_name,
+    segment_number,
+};
+use super::{Damage, StoreError, StoreOptions};
+use crate::limits::RECORD_HEADER_BYTES;
+use crate::note::VerifierKey;
+
+/// Directory of the torn tails that were cut.
+const CUT_DIR: &str = "cut";
+/// A file that the last process left when its disk failed.
+pub(crate) const FAILED_FILE: &str = "failed";
+/// Bytes read at a time when the file behind the end is searched or copied.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A log that was read to its end.
+pub(crate) struct Replayed {
+    pub(crate) index: Index,
+    pub(crate) end: Position,
+    pub(crate) chain: Short,
+    pub(crate) stop: Stop,
+    /// The log is known to have been durable up to here.
+    pub(crate) vouched: Position,
+    pub(crate) segment: OpenSegment,
+    pub(crate) head_note: Option<HeadNote>,
+    pub(crate) bytes_read: u64,
+}
+
+/// The segments of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segments {
+    /// Segments 1 to this one are there.
+    pub(crate) contiguous: u32,
+    /// The highest number there is.
+    pub(crate) highest: u32,
+}
+
+/// Lists the segments; without a first one there is no store.
+pub(crate) fn list_segments(disk: &dyn Disk) -> Result<Segments, StoreError> {
+    let names = match disk.list(LOG_DIR) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(StoreError::io("list the log", error)),
+    };
+    let mut segments = Segments {
+        contiguous: 0,
+        highest: 0,
+    };
+    for number in names.iter().filter_map(|name| segment_number(name)) {
+        if number == segments.contiguous + 1 {
+            segments.contiguous = number;
+        }
+        segments.highest = segments.highest.max(number);
+    }
+    match segments.highest {
+        0 => Err(StoreError::NotAStore),
+        _ if segments.contiguous == 0 => Err(StoreError::Damaged(Damage {
+            position: Position::new(1, 0),
+            vouched: Position::new(segments.highest, 0),
+            reason: "segment 1 is missing".into(),
+        })),
+        _ => Ok(segments),
+    }
+}
+
+/// Sees every group after it was replayed; an error ends the replay.
+pub(crate) type Observe<'o> =
+    dyn FnMut(&Index, &ScannedGroup) -> Result<(), (Position, Inconsistency)> + 'o;
+
+/// Steps 2 and 3, without writing anything.
+pub(crate) fn replay(disk: &dyn Disk) -> Result<Replayed, StoreError> {
+    let (replayed, verdict) = replay_with(disk, &mut |_, _| Ok(()))?;
+    verdict.map(|()| replayed)
+}
+
+/// The same, for audits: also hands out what could be read of a log that is
+/// damaged or contradicts itself. The outer error means that nothing could.
+pub(crate) fn replay_with(
+    disk: &dyn Disk,
+    observe: &mut Observe<'_>,
+) -> Result<(Replayed, Result<(), StoreError>), StoreError> {
+    let read = |error| StoreError::io("read the log", error);
+    let segments = list_segments(disk)?;
+    // Before the log: a running writer only ever makes the log longer.
+    let head_note = HeadNote::read(disk)?;
+    let mut scan = LogScan::start(disk, segments.contiguous)
+        .map_err(read)?
+        .map_err(|error| StoreError::Corrupt {
+            position: Position::new(1, 0),
+            error,
+        })?;
+    let group = scan
+        .next_group()
+        .map_err(read)?
+        .ok_or(StoreError::NotAStore)?;
+    let inconsistent =
+        |(position, error): (Position, Inconsistency)| StoreError::Inconsistent { position, error };
+    let index = first_group(&group).map_err(inconsistent)?;
+    let mut replay = Replay {
+        index,
+        vouched: scan.end(),
+        note_seen: None,
+        head_note,
+        verdict: Ok(()),
+    };
+    let mut next = Some(group);
+    loop {
+        while let Some(group) = next {
+            if let Err(error) = replay.take(&group, scan.end(), observe) {
+                replay.verdict = Err(inconsistent(error));
+                break;
+            }
+            next = scan.next_group().map_err(read)?;
+        }
+        if replay.verdict.is_err() {
+            break;
+        }
+        // A writer beside us may have written on while we read: what vouches
+        // for more was written before it, so reading on must find it.
+        let before = scan.end();
+        replay.verdict = replay.judge(disk, &scan)?;
+        if replay.verdict.is_ok() {
+            break;
+        }
+        scan.resume(list_segments(disk)?.contiguous).map_err(read)?;
+        next = scan.next_group().map_err(read)?;
+        if next.is_none() && scan.end() == before {
+            break;
+        }
+        replay.verdict = Ok(());
+    }
+    let Replay {
+        index,
+        vouched,
+        head_note,
+        verdict,
+        ..
+    } = replay;
+    let vouched = vouched.max(head_note.as_ref().map_or(vouched, |note| note.position));
+    let replayed = Replayed {
+        index,
+        end: scan.end(),
+        chain: scan.chain(),
+        stop: scan.stop().cloned().unwrap_or(Stop::EndOfFile),
+        vouched,
+        bytes_read: scan.bytes_read(),
+        segment: scan.into_segment(),
+        head_note,
+    };
+    Ok((replayed, verdict))
+}
+
+/// A replay under way.
+struct Replay {
+    index: Index,
+    vouched: Position,
+    head_note: Option<HeadNote>,
+    /// Whether the chain at `head.note`'s position is the one it names.
+    note_seen: Option<bool>,
+    verdict: Result<(), StoreError>,
+}
+
+impl Replay {
+    fn take(
+        &mut self,
+        group: &ScannedGroup,
+        scan_end: Position,
+        observe: &mut Observe<'_>,
+    ) -> Result<(), (Position, Inconsistency)> {
+        self.index.replay(group)?;
+        observe(&self.index, group)?;
+        self.vouched = self.vouched.max(group.synced_through);
+        if scan_end.segment() > group.end.segment() {
+            // A segment is made only when the one before it is durable.
+            self.vouched = self.vouched.max(scan_end);
+        }
+        if let Some(note) = &self.head_note
+            && note.position == group.end
+        {
+            self.note_seen = Some(note.chain == group.chain);
+        }
+        Ok(())
+    }
+
+    /// Damage, if anything vouches for bytes beyond the end.
+    fn judge(
+        &self,
+        disk: &dyn Disk,
+        scan: &LogScan<'_>,
+    ) -> Result<Result<(), StoreError>, StoreError> {
+        let (mut beyond, mut witness) = (self.vouched, "a record before it");
+        let highest = list_segments(disk)?.highest;
+        if highest > scan.end().segment() {
+            (beyond, witness) = (Position::new(highest, 0), "a later segment");
+        }
+        let scanned = highest_voucher(scan.segment(), scan.end())
+            .map_err(|error| StoreError::io("search the end of the log", error))?;
+        if scanned > beyond {
+            (beyond, witness) = (scanned, "a record after it");
+        }
+        if let Some(note) = &self.head_note {
+            if note.position > beyond {
+                (beyond, witness) = (note.position, "head.note");
+            }
+            if note.position <= scan.end() && self.note_seen != Some(true) {
+                return Ok(Err(StoreError::Damaged(Damage {
+                    position: note.position,
+                    vouched: note.position,
+                    reason: "head.note names another history than the log holds".into(),
+                })));
+            }
+        }
+        if beyond <= scan.end() {
+            return Ok(Ok(()));
+        }
+        let stop = scan.stop().map(ToString::to_string).unwrap_or_default();
+        Ok(Err(StoreError::Damaged(Damage {
+            position: scan.stopped_at(),
+            vouched: beyond,
+            reason: format!("{stop}, but {witness} vouches for bytes up to {beyond}"),
+        })))
+    }
+}
+
+/// The highest `synced_through` of any valid record behind `end`, wherever it
+/// starts.
+fn highest_voucher(segment: &OpenSegment, end: Position) -> io::Result<Position> {
+    let mut highest = Position::default();
+    let mut at = end;
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let got = segment.file.read_at(u64::from(at.offset()), &mut piece)?;
+        for bytes in piece
+            .get(..got)
+            .unwrap_or(&[])
+            .chunks_exact(RECORD_HEADER_BYTES)
+        {
+            if let Ok(bytes) = <&[u8; RECORD_HEADER_BYTES]>::try_from(bytes)
+                && let Ok(Some(header)) = RecordHeader::vouched(&segment.keys, at, bytes)
+            {
+                highest = highest.max(header.synced_through);
+            }
+            match at.forward(RECORD_HEADER_BYTES as u64) {
+                Some(next) => at = next,
+                None => return Ok(highest),
+            }
+        }
+        if got < PIECE_BYTES {
+            return Ok(highest);
+        }
+    }
+}
+
+/// The first record of the log says whose it is.
+pub(crate) fn first_group(group: &ScannedGroup) -> Result<Index, (Position, Inconsistency)> {
+    let none = (
+        group.start,
+        Inconsistency::Rule("the first record is not a store record"),
+    );
+    let Some(record) = group.records.first() else {
+        return Err(none);
+    };
+    if record.header.kind != RecordType::Store {
+        return Err(none);
+    }
+    let (role, origin) = body::get_store(group.body(record))
+        .map_err(|error| (record.position, Inconsistency::Decode(error)))?;
+    Ok(Index::new(role, origin))
+}
+
+impl Replayed {
+    /// Steps 4 to 6: mends what a crash left, and opens the log for writing.
+    pub(crate) fn mend(
+        self,
+        disk: &Arc<dyn Disk>,
+        options: &StoreOptions,
+    ) -> Result<(Index, LogWriter, Mended), StoreError> {
+        let io = |what| move |error| StoreError::io(what, error);
+        let mut mended = Mended::default();
+        let name = segment_name(self.segment.header.number);
+        let file = disk
+            .open(&name, Access::Write)
+            .map_err(io("open the last segment"))?;
+        let file_len = file.len().map_err(io("open the last segment"))?;
+        let end = u64::from(self.end.offset());
+        if file_len > end {
+            mended.torn_bytes = self
+                .copy_torn(&**disk, file_len)
+                .map_err(io("copy a torn tail"))?;
+            file.truncate(end).map_err(io("cut a torn tail"))?;
+            file.sync().map_err(io("cut a torn tail"))?;
+        }
+        let unvouched = if self.vouched.segment() == self.end.segment() {
+            u64::from(self.vouched.offset().max(SEGMENT_HEADER_LEN))
+        } else {
+            u64::from(SEGMENT_HEADER_LEN)
+        };
+        let mut at = unvouched;
+        while at < end {
+            let n = usize::try_from(end - at)
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
+            let mut piece = vec![0; n];
+            let got = file.read_at(at, &mut piece).map_err(io("read the tail"))?;
+            piece.truncate(got);
+            if piece.is_empty() {
+                break;
+            }
+            file.write_at(at, &piece).map_err(io("rewrite the tail"))?;
+            at += piece.len() as u64;
+            mended.rewritten_bytes += piece.len() as u64;
+        }
+        if mended.rewritten_bytes > 0 {
+            file.sync().map_err(io("sync the tail"))?;
+        }
+        let sealed = self.stop == Stop::Sealed;
+        let mut log = LogWriter::new(
+            disk.clone(),
+            options.segment_bytes,
+            options.reserve_bytes,
+            &self.segment,
+            self.end,
+            self.chain,
+            sealed,
+        )
+        .map_err(io("open the last segment"))?;
+        // A clean close leaves nothing to rewrite and needs no second mark.
+        if mended.rewritten_bytes > 0 || mended.torn_bytes > 0 || sealed {
+            let mut mark = Group::new();
+            mark.add(RecordType::Mark, |_| ());
+            log.append(mark).map_err(StoreError::from_write)?;
+        }
+        match disk.remove(FAILED_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove the failure mark", error));
+            }
+            _ => (),
+        }
+        mended.head_note = self.head_note;
+        Ok((self.index, log, mended))
+    }
+
+    /// Copies the bytes about to be cut to `cut/`; best effort but for reading
+    /// them. Returns how many were not zero-filled reserve.
+    fn copy_torn(&self, disk: &dyn Disk, file_len: u64) -> io::Result<u64> {
+        let mut last_used = 0u64;
+        let mut at = u64::from(self.end.offset());
+        let name = format!(
+            "{CUT_DIR}/{:010}-{:010}.bin",
+            self.end.segment(),
+            self.end.offset()
+        );
+        let mut copy = None;
+        let start = at;
+        while at < file_len {
+            let mut piece = vec![0; PIECE_BYTES];
+            let got = self.segment.file.read_at(at, &mut piece)?;
+            piece.truncate(got);
+            if piece.is_empty() {
+                break;
+            }
+            if let Some(used) = piece.iter().rposition(|&b| b != 0) {
+                last_used = at + used as u64 + 1;
+                if copy.is_none() {
+                    copy = disk
+                        .create_dir(CUT_DIR)
+                        .and_then(|()| match disk.remove(&name) {
+                            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                            _ => disk.create(&name),
+                        })
+                        .ok();
+                }
+            }
+            if let Some(copy) = &copy {
+                let _ = copy.write_at(at - start, &piece);
+            }
+            at += piece.len() as u64;
+        }
+        let torn = last_used.saturating_sub(start);
+        if let Some(copy) = copy {
+            let _ = copy.truncate(torn);
+            let _ = copy.sync();
+        }
+        Ok(torn)
+    }
+}
+
+/// What mending did.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// Bytes of a torn tail that were cut.
+    pub(crate) torn_bytes: u64,
+    /// Bytes that were written again because nothing vouched for them.
+    pub(crate) rewritten_bytes: u64,
+    pub(crate) head_note: Option<HeadNote>,
+}
+
+impl Mended {
+    /// True if the last process did not close the store.
+    pub(crate) fn was_unclean(&self) -> bool {
+        self.torn_bytes > 0 || self.rewritten_bytes > 0
+    }
+}
+
+/// Makes an empty log: segment 1 with its `store` record appears whole or not
+/// at all.
+pub(crate) fn create(
+    disk: &dyn Disk,
+    role: StoreRole,
+    origin: &VerifierKey,
+) -> Result<(), StoreError> {
+    let io = |error| StoreError::io("create the log", error);
+    disk.create_dir("").map_err(io)?;
+    disk.create_dir(LOG_DIR).map_err(io)?;
+    match list_segments(disk) {
+        Err(StoreError::NotAStore) => (),
+        Err(error) => return Err(error),
+        Ok(_) => return Err(StoreError::AlreadyAStore),
+    }
+    let mut store_id = [0u8; 16];
+    getrandom::fill(&mut store_id).map_err(|e| io(io::Error::other(e)))?;
+    let header = new_segment(1, store_id, [0; 16], Position::default()).map_err(io)?;
+    let keys = header.keys();
+    let start = Position::new(1, SEGMENT_HEADER_LEN);
+    let mut group = Group::new();
+    group.add(RecordType::Store, |out| body::put_store(role, origin, out));
+    let Some((bytes, _)) = group.seal(&keys, start, start, keys.start()) else {
+        return Err(io(io::ErrorKind::InvalidInput.into()));
+    };
+    create_segment(disk, &header, &bytes).map_err(io)?;
+    disk.sync_dir("").map_err(io)
+}
+
+/// Removes what a crash left half made.
+pub(crate) fn remove_temporaries(disk: &dyn Disk) -> Result<(), StoreError> {
+    for dir in ["", LOG_DIR] {
+        let names = match disk.list(dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(StoreError::io("list the store", error)),
+        };
+        for name in names.iter().filter(|name| name.ends_with(".new")) {
+            let path = if dir.is_empty() {
+                name.clone()
+            } else {
+                format!("{dir}/{name}")
+            };
+            disk.remove(&path)
+                .map_err(|error| StoreError::io("remove a temporary", error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the first segment's `store` record: role and pinned key of a store.
+pub(crate) fn peek(disk: &dyn Disk) -> Result<(StoreRole, VerifierKey), StoreError> {
+    list_segments(disk)?;
+    let mut scan = LogScan::start(disk, 1)
+        .map_err(|error| StoreError::io("read the log", error))?
+        .map_err(|error| StoreError::Corrupt {
+            position: Position::new(1, 0),
+            error,
+        })?;
+    let group = scan
+        .next_group()
+        .map_err(|error| StoreError::io("read the log", error))?;
+    let group = group.ok_or(StoreError::NotAStore)?;
+    let index = first_group(&group)
+        .map_err(|(position, error)| StoreError::Inconsistent { position, error })?;
+    Ok((index.role, index.origin))
+}
+
+/// Reads a small file of the store, if it is there.
+pub(crate) fn read_optional(
+    disk: &dyn Disk,
+    name: &str,
+    bytes_max: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    match read_whole(disk, name, bytes_max) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read a file of the store", error)),
+    }
+}
