@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::frames::{FrameError, read_frame};
 use super::quic::{self, CloseCode, EndpointError};
 use super::tls::{NodeId, NodeKey, SERVER_NAME};
-use crate::ledger::StoreMirror;
+use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::mirror::REQUESTS_MAX;
 use crate::sync::{
@@ -193,7 +193,7 @@ async fn drive<S: StoreMirror + 'static>(
     let _hangup = Hangup(events.clone());
     let (origin, limits, sender) = (config.origin.clone(), config.limits, events.clone());
     let mut engine = tokio::task::spawn_blocking(move || {
-        let mirror = Mirror::new(&*store, origin, limits);
+        let mirror = Mirror::new(store.view(), origin, limits);
         run_engine(mirror, &*store, inbox, &sender, &asks, progress)
     });
     let mut streams = JoinSet::new();
@@ -279,7 +279,7 @@ fn lost_read(error: FrameError) -> CatchUpError {
 
 /// The engine's thread: events in, outputs carried out, until it is over.
 fn run_engine<S: StoreMirror>(
-    mut mirror: Mirror<'_, S>,
+    mut mirror: Mirror<'_, S::View>,
     store: &S,
     mut inbox: UnboundedReceiver<Event>,
     events: &UnboundedSender<Event>,
@@ -297,7 +297,7 @@ fn run_engine<S: StoreMirror>(
                 }
                 Output::Store { token, item } => {
                     let events = events.clone();
-                    let done = move |result: Result<(), S::Failure>| {
+                    let done = move |result: Result<(), <S::View as ReadMirror>::Failure>| {
                         let result = result.map_err(|e| LocalFault::Store(Box::new(e)).into());
                         // Nobody listens any more once the sync is over.
                         let _ = events.send(Event::Stored(token, result));

@@ -30,7 +30,7 @@ use super::{AppendError, Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Draft, Entry};
 use crate::hash::Hash;
 use crate::head::{Head, SignedHead, sign_head};
-use crate::ledger::Ingest;
+use crate::ledger::{Ingest, StoreMirror};
 use crate::note::SignerKey;
 use crate::run::Accumulator;
 use crate::tree::second_opinion::root_by_rs_merkle;
@@ -76,6 +76,18 @@ pub struct Store {
     view: View,
     failed: Arc<OnceLock<String>>,
     thread: Arc<Mutex<Option<JoinHandle<Result<(), StoreError>>>>>,
+}
+
+impl StoreMirror for Store {
+    type View = View;
+
+    fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn ingest(&self, item: Ingest, done: StoreDone) {
+        Self::ingest(self, item, done);
+    }
 }
 
 /// What opening found and did.
@@ -220,6 +232,7 @@ impl Store {
     pub fn ingest(&self, item: Ingest, done: StoreDone) {
         let cost = match &item {
             Ingest::Span { span, payloads } => span_cost(span, payloads),
+            Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
             Ingest::Seen(seen) => seen.openings.len() * 96,
             Ingest::Complete(_) => 0,
         };
@@ -539,6 +552,10 @@ impl Writer {
                 let outcome = match *item {
                     Ingest::Seen(seen) => plan.seen(&seen),
                     Ingest::Span { span, payloads } => plan.span(&span, &payloads),
+                    Ingest::Payloads(payloads) => {
+                        plan.payloads(&payloads);
+                        Ok(())
+                    }
                     Ingest::Complete(head) => {
                         complete = Some((head, done));
                         break;

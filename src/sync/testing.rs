@@ -343,6 +343,12 @@ impl ReadMirror for FakeMirror {
 }
 
 impl StoreMirror for FakeMirror {
+    type View = Self;
+
+    fn view(&self) -> &Self {
+        self
+    }
+
     fn ingest(&self, item: Ingest, done: WhenStored<Infallible>) {
         self.apply(item);
         done(Ok(()));
