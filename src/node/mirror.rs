@@ -155,14 +155,18 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     let connecting = endpoint.connect_with(client, config.address, SERVER_NAME)?;
     let connection = timeout(config.connect_deadline, connecting)
         .await
-        .map_err(|_| CatchUpError::TimedOut { what: "the handshake" })??;
+        .map_err(|_| CatchUpError::TimedOut {
+            what: "the handshake",
+        })??;
     tracing::debug!(peer = %config.peer, address = %config.address, "connected to source");
     let run = drive(&connection, store, config, progress);
     let result = match config.sync_deadline {
         None => run.await,
         Some(deadline) => timeout(deadline, run)
             .await
-            .unwrap_or(Err(CatchUpError::TimedOut { what: "the whole sync" })),
+            .unwrap_or(Err(CatchUpError::TimedOut {
+                what: "the whole sync",
+            })),
     };
     match &result {
         Ok(report) => tracing::info!(
@@ -175,7 +179,9 @@ pub async fn catch_up<S: StoreMirror + 'static>(
         ),
         Err(error) => tracing::warn!(peer = %config.peer, %error, "sync failed"),
     }
-    let code = result.as_ref().map_or_else(CatchUpError::code, |_| CloseCode::Done);
+    let code = result
+        .as_ref()
+        .map_or_else(CatchUpError::code, |_| CloseCode::Done);
     code.close(&connection);
     result
 }

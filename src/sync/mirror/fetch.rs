@@ -33,7 +33,8 @@ pub(crate) const ENTRIES_REQUESTS_MAX: usize = 16;
 /// Payload requests in flight.
 pub(crate) const PAYLOAD_REQUESTS_MAX: usize = 8;
 /// The most bytes of spans one request can bring.
-pub(crate) const ANSWER_BYTES_MAX: usize = ENTRIES_ANSWER_BYTES + FRAME_HEADER_BYTES + SPAN_BYTES_MAX;
+pub(crate) const ANSWER_BYTES_MAX: usize =
+    ENTRIES_ANSWER_BYTES + FRAME_HEADER_BYTES + SPAN_BYTES_MAX;
 /// Bytes of spans that are on their way, held or being stored.
 pub(crate) const SPANS_BYTES_MAX: usize = 64 << 20;
 /// Spans that are on their way, held or being stored.
@@ -229,7 +230,9 @@ impl Fetch {
             match known {
                 Some(known) if known != len => return Err(two_lengths(&span)),
                 Some(_) => {}
-                None if ledger.has_outside_payload(&hash).map_err(LocalFault::read)? => {}
+                None if ledger
+                    .has_outside_payload(&hash)
+                    .map_err(LocalFault::read)? => {}
                 None => {
                     let waiting = Vec::new();
                     self.payloads.insert(hash, Payload::Coming { len, waiting });
@@ -240,7 +243,10 @@ impl Fetch {
         if !missing.is_empty() {
             self.lacking.push_back(key);
         }
-        self.lines.entry(span.id().clone()).or_default().push_back(key);
+        self.lines
+            .entry(span.id().clone())
+            .or_default()
+            .push_back(key);
         let held = Held {
             span,
             room,
