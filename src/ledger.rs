@@ -96,6 +96,26 @@ pub enum Ingest {
         /// Payloads the store did not have.
         payloads: Vec<CheckedPayload>,
     },
+    /// Payloads of a proven span that are too many to travel with it, ahead
+    /// of it.
+    Payloads(Vec<CheckedPayload>),
     /// Every context of the seen head is present.
     Complete(SignedHead),
+}
+
+/// Told once whether something that was to be stored is durable.
+pub type WhenStored<E> = Box<dyn FnOnce(Result<(), E>) + Send>;
+
+/// A mirror's store: what is known, and the one door for what is new.
+pub trait StoreMirror: Send + Sync {
+    /// What is known; follows what is stored.
+    type View: ReadMirror;
+
+    /// What is known.
+    fn view(&self) -> &Self::View;
+
+    /// Queues an item behind all earlier ones and returns; `done` is called
+    /// once, from any thread, when the item is durable or has failed. May
+    /// block while the queue is full. After a failure later items fail too.
+    fn ingest(&self, item: Ingest, done: WhenStored<<Self::View as ReadMirror>::Failure>);
 }

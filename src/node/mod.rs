@@ -1,0 +1,26 @@
+//! Layer 4. The node: drives the engines of [`crate::sync`] over QUIC.
+//!
+//! * `tls`: who may talk to whom;
+//! * `quic`: the endpoint, its limits and close codes;
+//! * `serve`: answers mirrors from a ledger;
+//! * `mirror`: catches a store up with a source;
+//! * `frames`: whole frames on a stream, with deadlines;
+//! * `clock`: the only place that reads time.
+//!
+//! No policy here: whom to serve, what to follow and how often is decided by
+//! the caller. Reads of a ledger block and run on blocking threads.
+
+pub mod clock;
+mod frames;
+pub mod mirror;
+pub mod quic;
+pub mod serve;
+pub mod tls;
+
+pub use mirror::{CatchUp, CatchUpError, Progress, catch_up};
+pub use quic::{CloseCode, EndpointError, client, listen};
+pub use serve::{ServeLimits, serve};
+pub use tls::{NodeId, NodeKey};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Layer 4. The QUIC endpoint: socket, explicit transport limits, close codes.
+//!
+//! Worst case of memory per peer: `RECEIVE_WINDOW_BYTES` + `SEND_WINDOW_BYTES`.
+//! The library's own defaults allow 250 MB. MTU and congestion control are the
+//! library's: raising them by hand was measured to be slower.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+
+use super::tls::{self, NodeId, NodeKey};
+
+/// Bytes asked of the kernel for each direction of the socket.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Requests one peer may have open at a time.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// Bytes a stream may have on the way to us.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes a connection may have on the way to us.
+pub const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes of ours a connection may have on the way.
+pub const SEND_WINDOW_BYTES: u64 = 16 << 20;
+/// A connection this long without a packet is dead.
+pub const IDLE_TIMEOUT_MS: u32 = 30_000;
+/// An idle connection is kept alive this often.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Handshakes that may wait to be taken up.
+pub const INCOMING_MAX: usize = 256;
+/// Bytes buffered for one waiting handshake.
+pub const INCOMING_BYTES_MAX: u64 = 64 << 10;
+/// Bytes buffered for all waiting handshakes.
+pub const INCOMING_TOTAL_BYTES_MAX: u64 = 8 << 20;
+
+const _: () = {
+    assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
+    assert!(KEEP_ALIVE.as_millis() < IDLE_TIMEOUT_MS as u128);
+};
+
+/// Why a connection or a stream is ended; part of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CloseCode {
+    /// The asker has what it wanted.
+    Done = 0,
+    /// This node is shutting down.
+    ShuttingDown = 1,
+    /// A limit on connections or streams is reached: come back later.
+    Busy = 2,
+    /// The peer sent something the protocol does not allow.
+    Misbehaved = 3,
+    /// A deadline passed.
+    TimedOut = 4,
+    /// This node failed; the peer is not to blame.
+    Internal = 5,
+}
+
+impl CloseCode {
+    /// The code on the wire.
+    #[must_use]
+    pub const fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+
+    /// The reason sent with the code: its name, never a detail.
+    #[must_use]
+    pub const fn reason(self) -> &'static [u8] {
+        match self {
+            Self::Done => b"done",
+            Self::ShuttingDown => b"shutting down",
+            Self::Busy => b"busy",
+            Self::Misbehaved => b"misbehaved",
+            Self::TimedOut => b"timed out",
+            Self::Internal => b"internal",
+        }
+    }
+
+    /// Closes a connection with this code.
+    pub fn close(self, connection: &quinn::Connection) {
+        connection.close(self.code(), self.reason());
+    }
+}
+
+/// Why an endpoint could not be set up. Nothing is listening.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The socket could not be opened or set up.
+    #[error("UDP socket on {address}: {source}")]
+    Socket {
+        /// The local address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The key or the allowlist was refused.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// An endpoint that serves the nodes in `allowed` and can call others.
+pub fn listen(
+    address: SocketAddr,
+    key: &NodeKey,
+    allowed: impl IntoIterator<Item = NodeId>,
+) -> Result<Endpoint, EndpointError> {
+    let crypto = Arc::new(tls::server_config(key, allowed)?);
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config
+        .transport_config(Arc::new(transport(STREAMS_PER_CONNECTION_MAX)))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
+    bind(address, Some(config))
+}
+
+/// An endpoint that only calls others.
+pub fn client(address: SocketAddr) -> Result<Endpoint, EndpointError> {
+    bind(address, None)
+}
+
+/// How to call `peer` as `key`.
+pub fn client_config(key: &NodeKey, peer: NodeId) -> Result<quinn::ClientConfig, EndpointError> {
+    Ok(client_config_from(tls::client_config(key, peer)?))
+}
+
+pub(super) fn client_config_from(
+    crypto: quinn::crypto::rustls::QuicClientConfig,
+) -> quinn::ClientConfig {
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    // A source opens no streams; the mirror asks.
+    config.transport_config(Arc::new(transport(0)));
+    config
+}
+
+fn transport(bidi_streams_max: u32) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(bidi_streams_max))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    transport
+}
+
+fn bind(
+    address: SocketAddr,
+    server: Option<quinn::ServerConfig>,
+) -> Result<Endpoint, EndpointError> {
+    let failed = |source| EndpointError::Socket { address, source };
+    let socket = UdpSocket::bind(address).map_err(failed)?;
+    enlarge_buffers(&socket).map_err(failed)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Endpoint::new(EndpointConfig::default(), server, socket, runtime).map_err(failed)
+}
+
+/// Without this, thousands of packets are lost on a fast link.
+fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
+    let options = socket2::SockRef::from(socket);
+    options.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    options.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    // Linux reports twice what it grants.
+    let (recv_bytes, send_bytes) = (options.recv_buffer_size()?, options.send_buffer_size()?);
+    if recv_bytes < SOCKET_BUFFER_BYTES || send_bytes < SOCKET_BUFFER_BYTES {
+        tracing::warn!(
+            recv_bytes,
+            send_bytes,
+            wanted_bytes = SOCKET_BUFFER_BYTES,
+            "the kernel clipped the socket buffers: raise net.core.rmem_max and wmem_max"
+        );
+    }
+    Ok(())
+}

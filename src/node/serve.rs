@@ -1,0 +1,302 @@
+//! Layer 4. Serves a ledger to mirrors.
+//!
+//! ```text
+//!  endpoint -> connection task (one per peer connection)
+//!                 -> stream task: request, then frames one by one
+//!                       -> blocking thread: Answer::next_frame
+//! ```
+//!
+//! Invariants:
+//! * connections, connections of one key, and answers under way are bounded;
+//! * a request must arrive, and every frame be taken, within a deadline;
+//! * a stream is finished only after the whole answer was written. On any
+//!   error it is reset: dropping it would look like a clean end;
+//! * a slow reader holds one frame of memory here, and what its windows allow.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::frames::{FrameError, is_finished, read_frame};
+use super::quic::CloseCode;
+use super::tls::{NodeId, peer_id};
+use crate::ledger::ReadLedger;
+use crate::sync;
+
+/// How long a shutdown waits for closed connections to be told.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Bounds of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// Connections, handshakes included.
+    pub connections_max: usize,
+    /// Connections of one node key.
+    pub connections_per_peer_max: usize,
+    /// Answers under way, all peers together.
+    pub answers_max: usize,
+    /// A handshake must be over by then.
+    pub handshake_deadline: Duration,
+    /// A request must have arrived by then.
+    pub request_deadline: Duration,
+    /// A frame must have been taken by then.
+    pub frame_deadline: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            connections_per_peer_max: 4,
+            answers_max: 128,
+            handshake_deadline: Duration::from_secs(10),
+            request_deadline: Duration::from_secs(10),
+            frame_deadline: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Why an answer was not finished.
+#[derive(Debug, thiserror::Error)]
+enum AnswerError {
+    #[error("the request did not arrive in time")]
+    RequestTimedOut,
+    #[error("request: {0}")]
+    Request(#[from] FrameError),
+    #[error("request: {0}")]
+    Malformed(#[from] crate::encoding::DecodeError),
+    #[error("no request, or more than one, on a stream")]
+    NotOne,
+    #[error("a frame was not taken in time")]
+    FrameTimedOut,
+    #[error("write: {0}")]
+    Write(#[from] quinn::WriteError),
+    #[error("{0}")]
+    Ledger(String),
+}
+
+impl AnswerError {
+    const fn code(&self) -> CloseCode {
+        match self {
+            Self::RequestTimedOut | Self::FrameTimedOut => CloseCode::TimedOut,
+            Self::Request(FrameError::Read(_)) | Self::Write(_) => CloseCode::Done,
+            Self::Request(_) | Self::Malformed(_) | Self::NotOne => CloseCode::Misbehaved,
+            Self::Ledger(_) => CloseCode::Internal,
+        }
+    }
+}
+
+struct Shared<L> {
+    ledger: Arc<L>,
+    limits: ServeLimits,
+    answers: Arc<Semaphore>,
+    peers: Mutex<HashMap<NodeId, usize>>,
+}
+
+/// Answers mirrors until `shutdown` completes, then closes every connection.
+pub async fn serve<L: ReadLedger + 'static>(
+    endpoint: Endpoint,
+    ledger: Arc<L>,
+    limits: ServeLimits,
+    shutdown: impl Future<Output = ()>,
+) {
+    let shared = Arc::new(Shared {
+        ledger,
+        limits,
+        answers: Arc::new(Semaphore::new(limits.answers_max)),
+        peers: Mutex::new(HashMap::new()),
+    });
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let incoming = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { break };
+        if connections.len() >= limits.connections_max {
+            incoming.refuse();
+        } else if connections.len() * 2 >= limits.connections_max && incoming.may_retry() {
+            // Under load an address has to prove that it can be answered.
+            let _ = incoming.retry();
+        } else {
+            connections.spawn(connection(Arc::clone(&shared), incoming));
+        }
+    }
+    endpoint.close(
+        CloseCode::ShuttingDown.code(),
+        CloseCode::ShuttingDown.reason(),
+    );
+    // Each task ends when its connection is closed. Ending it from here would
+    // drop the connection first, and the peer would be told another code.
+    let drained = timeout(DRAIN, async {
+        while connections.join_next().await.is_some() {}
+        endpoint.wait_idle().await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("connections were still open at shutdown");
+        connections.shutdown().await;
+    }
+}
+
+/// Counts a connection of a peer for as long as it lives.
+struct Seat<'a> {
+    peers: &'a Mutex<HashMap<NodeId, usize>>,
+    peer: NodeId,
+}
+
+impl<'a> Seat<'a> {
+    fn take(peers: &'a Mutex<HashMap<NodeId, usize>>, peer: NodeId, max: usize) -> Option<Self> {
+        let mut table = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = table.entry(peer).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Self { peers, peer })
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut table = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = table.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                table.remove(&self.peer);
+            }
+        }
+    }
+}
+
+async fn connection<L: ReadLedger + 'static>(shared: Arc<Shared<L>>, incoming: Incoming) {
+    let address = incoming.remote_address();
+    let handshake = async { incoming.accept()?.await };
+    let connection = match timeout(shared.limits.handshake_deadline, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::info!(%address, %error, "handshake refused");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(%address, "handshake timed out");
+            return;
+        }
+    };
+    // The verifier let it in, so there is a key.
+    let Some(peer) = peer_id(&connection) else {
+        return CloseCode::Misbehaved.close(&connection);
+    };
+    let seats = shared.limits.connections_per_peer_max;
+    let Some(_seat) = Seat::take(&shared.peers, peer, seats) else {
+        tracing::info!(%peer, "too many connections of one peer");
+        return CloseCode::Busy.close(&connection);
+    };
+    tracing::debug!(%peer, %address, "mirror connected");
+    answer_streams(&shared, &connection, peer).await;
+}
+
+async fn answer_streams<L: ReadLedger + 'static>(
+    shared: &Arc<Shared<L>>,
+    connection: &Connection,
+    peer: NodeId,
+) {
+    // No more than the streams the transport allows.
+    let mut streams = JoinSet::new();
+    loop {
+        let (send, recv) = tokio::select! {
+            Some(ended) = streams.join_next() => {
+                if let Ok(Err(error)) = ended && end_connection(connection, peer, &error) {
+                    return;
+                }
+                continue;
+            }
+            accepted = connection.accept_bi() => match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "mirror gone");
+                    return;
+                }
+            },
+        };
+        streams.spawn(stream(Arc::clone(shared), send, recv));
+    }
+}
+
+/// Logs a failed answer; true if the whole connection is to end.
+fn end_connection(connection: &Connection, peer: NodeId, error: &AnswerError) -> bool {
+    let code = error.code();
+    if code == CloseCode::Done {
+        tracing::debug!(%peer, %error, "answer dropped");
+    } else {
+        tracing::warn!(%peer, %error, ?code, "answer failed");
+    }
+    if code == CloseCode::Misbehaved {
+        code.close(connection);
+        return true;
+    }
+    false
+}
+
+async fn stream<L: ReadLedger + 'static>(
+    shared: Arc<Shared<L>>,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) -> Result<(), AnswerError> {
+    let result = answer(&shared, &mut send, &mut recv).await;
+    if let Err(error) = &result {
+        let code = error.code().code();
+        let _ = send.reset(code);
+        let _ = recv.stop(code);
+    }
+    result
+}
+
+async fn answer<L: ReadLedger + 'static>(
+    shared: &Shared<L>,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<(), AnswerError> {
+    let request = async {
+        let frame = read_frame(recv).await?.ok_or(AnswerError::NotOne)?;
+        let only = is_finished(recv).await?;
+        if only {
+            Ok(frame)
+        } else {
+            Err(AnswerError::NotOne)
+        }
+    };
+    let request = timeout(shared.limits.request_deadline, request)
+        .await
+        .map_err(|_| AnswerError::RequestTimedOut)??;
+    let mut answer = sync::answer(&request)?;
+    // Waiting here is waiting for other answers, each bounded by deadlines.
+    let _permit = shared.answers.acquire().await;
+    loop {
+        let ledger = Arc::clone(&shared.ledger);
+        let next = tokio::task::spawn_blocking(move || {
+            let frame = answer
+                .next_frame(&*ledger)
+                .map_err(|error| error.to_string());
+            (answer, frame)
+        });
+        let (state, frame) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
+        answer = state;
+        let Some(frame) = frame.map_err(AnswerError::Ledger)? else {
+            break;
+        };
+        timeout(shared.limits.frame_deadline, send.write_chunk(frame.into()))
+            .await
+            .map_err(|_| AnswerError::FrameTimedOut)??;
+    }
+    // Fails only if the asker has lost interest, which harms nobody.
+    let _ = send.finish();
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! Layer 3. The mirror: catches up with an origin through a peer it does not
+//! trust. A state machine without I/O; bytes go in by `handle_*`, effects come
+//! out of [`Mirror::poll_output`].
+//!
+//! Invariants:
+//! * every [`Ingest`] it asks to be stored was proven under a head signed by
+//!   the pinned key, and continues what the store was asked before: a seen
+//!   head first, payloads before the span that needs them, spans of a context
+//!   in order, completion last and only once all before it is durable;
+//! * frames are never refused for lack of room: a request is made only if its
+//!   whole answer fits the budgets of [`fetch`];
+//! * after [`Output::Fail`] or [`Output::Done`] it says nothing more.
+//!
+//! A crash or a cut connection loses what was not stored. The next sync reads
+//! the seen head and the size of every context back and goes on from there.
+
+mod begin;
+mod blame;
+mod fetch;
+mod held;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::directory::{Diff, Opening};
+use crate::hash::Hash;
+use crate::head::SignedHead;
+use crate::ledger::{Ingest, ReadMirror};
+use crate::note::{OriginName, VerifierKey};
+
+use super::error::{LocalFault, OriginFault, PeerFault, SyncError};
+use super::message::{Reply, Request};
+use fetch::{Active, Fetch, Stored};
+
+/// Node requests in flight.
+pub const NODE_REQUESTS_MAX: usize = 4;
+/// All requests in flight: nodes come before the others, and a head alone.
+pub const REQUESTS_MAX: usize = fetch::ENTRIES_REQUESTS_MAX + fetch::PAYLOAD_REQUESTS_MAX + 1;
+
+const _: () = assert!(NODE_REQUESTS_MAX <= REQUESTS_MAX);
+
+/// Names a request and the stream that carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// The number, for logs.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Names something that is to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreToken(u64);
+
+/// How large an origin may be, and what one sync may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorLimits {
+    /// Contexts of the origin.
+    pub contexts_max: u64,
+    /// Entries of the origin, all contexts together.
+    pub entries_max: u64,
+    /// Bytes received in one sync.
+    pub received_bytes_max: u64,
+}
+
+impl Default for MirrorLimits {
+    /// A million contexts, no bound on entries, 1 TiB per sync.
+    fn default() -> Self {
+        Self {
+            contexts_max: 1 << 20,
+            entries_max: u64::MAX,
+            received_bytes_max: 1 << 40,
+        }
+    }
+}
+
+/// What to do next, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a stream, send this frame and finish sending.
+    Send {
+        /// Names the stream from now on.
+        request: RequestId,
+        /// The whole frame.
+        frame: Vec<u8>,
+    },
+    /// Store this after everything before it, and say when it is durable.
+    Store {
+        /// For [`Mirror::handle_stored`].
+        token: StoreToken,
+        /// What to store.
+        item: Ingest,
+    },
+    /// The sync is over.
+    Done(Report),
+    /// The sync is over; what was stored stays.
+    Fail(SyncError),
+}
+
+/// How a sync ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The source has published nothing, nor is anything held.
+    Nothing,
+    /// The source shows an older head than is held; it is no contradiction.
+    Behind,
+    /// The newest head was complete already.
+    Current,
+    /// The head is now complete.
+    CaughtUp,
+}
+
+/// What a sync did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whose ledger it is.
+    pub origin: OriginName,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The head the source showed, if any: term, epoch, directory root.
+    pub head: Option<SignedHead>,
+    /// Contexts that differed from the last complete head.
+    pub contexts_changed: u64,
+    /// Entries verified and stored.
+    pub entries: u64,
+    /// Bytes of all frames received.
+    pub received_bytes: u64,
+}
+
+enum Phase<'m, M: ReadMirror + ?Sized> {
+    Idle,
+    Head,
+    Diff {
+        diff: Box<Diff<&'m M>>,
+        changed: Vec<Opening>,
+    },
+    Fetch,
+    Accusing,
+    Completing,
+    Ended,
+}
+
+/// An open request: what its answer has to be.
+#[derive(Debug)]
+enum Asked {
+    Head { answered: bool },
+    Nodes { hashes: VecDeque<Hash> },
+    Entries(Active),
+    Payloads(held::PayloadRequest),
+    Consistency(Box<blame::Dispute>),
+}
+
+/// What the mirror knew when the sync began.
+#[derive(Debug, Default)]
+struct Known {
+    complete: Option<SignedHead>,
+    pending: Option<SignedHead>,
+    pending_openings: Vec<Opening>,
+}
+
+/// One sync with one peer.
+pub struct Mirror<'m, M: ReadMirror + ?Sized> {
+    ledger: &'m M,
+    origin: VerifierKey,
+    limits: MirrorLimits,
+    phase: Phase<'m, M>,
+    known: Known,
+    outputs: VecDeque<Output>,
+    requests: BTreeMap<RequestId, Asked>,
+    stores: BTreeMap<StoreToken, Stored>,
+    fetch: Fetch,
+    /// The report to give once nothing is open any more.
+    ending: Option<Outcome>,
+    shown: Option<SignedHead>,
+    changed: u64,
+    next_request: u64,
+    next_token: u64,
+    entries: u64,
+    received_bytes: u64,
+}
+
+impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
+    /// A sync of the origin that signs with `origin` into what `ledger` reads.
+    #[must_use]
+    pub fn new(ledger: &'m M, origin: VerifierKey, limits: MirrorLimits) -> Self {
+        Self {
+            ledger,
+            origin,
+            limits,
+            phase: Phase::Idle,
+            known: Known::default(),
+            outputs: VecDeque::new(),
+            requests: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            fetch: Fetch::default(),
+            ending: None,
+            shown: None,
+            changed: 0,
+            next_request: 0,
+            next_token: 0,
+            entries: 0,
+            received_bytes: 0,
+        }
+    }
+
+    /// Reads where the mirror stands and asks for the head. Call it once.
+    pub fn start(&mut self) {
+        if matches!(self.phase, Phase::Idle) {
+            let result = self.ask_head();
+            self.settle(result);
+        }
+    }
+
+    /// A whole frame of the answer to `request`.
+    pub fn handle_frame(&mut self, request: RequestId, frame: &[u8]) {
+        if matches!(self.phase, Phase::Ended) {
+            return;
+        }
+        let result = self.frame(request, frame);
+        let result = result.and_then(|()| self.advance());
+        self.settle(result);
+    }
+
+    /// The peer finished the answer to `request`, cleanly.
+    pub fn handle_end(&mut self, request: RequestId) {
+        if matches!(self.phase, Phase::Ended) {
+            return;
+        }
+        let result = self.end(request);
+        let result = result.and_then(|()| self.advance());
+        self.settle(result);
+    }
+
+    /// What was to be stored under `token` is durable.
+    pub fn handle_stored(&mut self, token: StoreToken) {
+        if matches!(self.phase, Phase::Ended) {
+            return;
+        }
+        let Some(stored) = self.stores.remove(&token) else {
+            return;
+        };
+        self.fetch.stored(stored);
+        let result = self.advance();
+        self.settle(result);
+    }
+
+    /// Ends the sync from outside; what is under way is dropped.
+    pub fn close(&mut self) {
+        self.settle(Err(SyncError::Closed));
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Entries verified and bytes received so far.
+    #[must_use]
+    pub const fn progress(&self) -> (u64, u64) {
+        (self.entries, self.received_bytes)
+    }
+
+    /// Turns an error into the last output. Whatever was still to be stored
+    /// has been verified and stays; requests not sent yet are dropped.
+    fn settle(&mut self, result: Result<(), SyncError>) {
+        let Err(error) = result else { return };
+        if matches!(self.phase, Phase::Ended) {
+            return;
+        }
+        self.phase = Phase::Ended;
+        self.requests.clear();
+        self.outputs
+            .retain(|output| matches!(output, Output::Store { .. }));
+        self.outputs.push_back(Output::Fail(error));
+    }
+
+    fn frame(&mut self, id: RequestId, frame: &[u8]) -> Result<(), SyncError> {
+        self.received_bytes = self.received_bytes.saturating_add(frame.len() as u64);
+        within(
+            "bytes received",
+            self.received_bytes,
+            self.limits.received_bytes_max,
+        )?;
+        let unknown = PeerFault::UnknownRequest { request: id.0 };
+        let mut asked = self.requests.remove(&id).ok_or(unknown)?;
+        let accusing = matches!(self.phase, Phase::Accusing);
+        if accusing && !matches!(asked, Asked::Consistency(_)) {
+            // The sync is lost already; only the proof still matters.
+            self.requests.insert(id, asked);
+            return Ok(());
+        }
+        let reply = Reply::decode(frame).map_err(PeerFault::Malformed)?;
+        if let Reply::Refused(refusal) = reply {
+            return Err(match asked {
+                Asked::Consistency(dispute) => dispute.unproven().into(),
+                _ => PeerFault::Refused { refusal }.into(),
+            });
+        }
+        match (&mut asked, reply) {
+            (Asked::Head { answered }, Reply::Head { notes }) => {
+                if std::mem::replace(answered, true) {
+                    return Err(PeerFault::Surplus { what: "the head" }.into());
+                }
+                self.head_shown(&notes)?;
+            }
+            (Asked::Nodes { hashes }, Reply::Nodes { answers }) => {
+                self.nodes_shown(hashes, answers)?;
+            }
+            (Asked::Entries(active), reply) => {
+                if let Some(dispute) = self.entries_frame(active, reply, frame.len())? {
+                    self.phase = Phase::Accusing;
+                    let request = dispute.request();
+                    self.ask(&request, Asked::Consistency(Box::new(dispute)))?;
+                }
+            }
+            (Asked::Payloads(wanted), Reply::Payload { hash, bytes }) => {
+                wanted.take(hash, bytes, &mut self.fetch)?;
+            }
+            (Asked::Consistency(dispute), reply) => return Err(dispute.judge(reply)),
+            _ => {
+                let what = "another kind of reply";
+                return Err(PeerFault::WrongReply { what }.into());
+            }
+        }
+        self.requests.insert(id, asked);
+        Ok(())
+    }
+
+    fn end(&mut self, id: RequestId) -> Result<(), SyncError> {
+        let unknown = PeerFault::UnknownRequest { request: id.0 };
+        let asked = self.requests.remove(&id).ok_or(unknown)?;
+        let early = |what| Err(PeerFault::EndedEarly { what }.into());
+        match asked {
+            Asked::Head { answered: false } => early("the head"),
+            Asked::Nodes { hashes } if !hashes.is_empty() => early("all nodes"),
+            Asked::Consistency(dispute) => Err(dispute.unproven().into()),
+            Asked::Head { .. } | Asked::Nodes { .. } => Ok(()),
+            _ if matches!(self.phase, Phase::Accusing) => Ok(()),
+            Asked::Entries(active) => self.fetch.entries_ended(active),
+            Asked::Payloads(wanted) => {
+                let stored = wanted.finish(&mut self.fetch)?;
+                self.emit_payloads(stored);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whatever can be done now: more requests, stores, the end.
+    fn advance(&mut self) -> Result<(), SyncError> {
+        if matches!(self.phase, Phase::Diff { .. }) {
+            self.pump_nodes()?;
+        }
+        if matches!(self.phase, Phase::Fetch) {
+            self.pump_fetch()?;
+        }
+        if !self.requests.is_empty() || !self.stores.is_empty() {
+            return Ok(());
+        }
+        if matches!(self.phase, Phase::Fetch) && self.fetch.is_done() {
+            self.phase = Phase::Completing;
+            if let Some(head) = self.shown.clone() {
+                self.store(Ingest::Complete(head), Stored::default());
+            }
+        } else if matches!(self.phase, Phase::Completing) {
+            self.ending = Some(Outcome::CaughtUp);
+        }
+        if let Some(outcome) = self.ending.take() {
+            self.phase = Phase::Ended;
+            self.outputs.push_back(Output::Done(Report {
+                origin: self.origin.name().clone(),
+                outcome,
+                head: self.shown.take(),
+                contexts_changed: self.changed,
+                entries: self.entries,
+                received_bytes: self.received_bytes,
+            }));
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, request: &Request, asked: Asked) -> Result<(), SyncError> {
+        let frame = request.encode().map_err(LocalFault::Message)?;
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.requests.insert(request, asked);
+        self.outputs.push_back(Output::Send { request, frame });
+        Ok(())
+    }
+
+    fn store(&mut self, item: Ingest, stored: Stored) {
+        let token = StoreToken(self.next_token);
+        self.next_token += 1;
+        self.stores.insert(token, stored);
+        self.outputs.push_back(Output::Store { token, item });
+    }
+}
+
+fn within(what: &'static str, got: u64, max: u64) -> Result<(), SyncError> {
+    if got > max {
+        return Err(LocalFault::Quota { what, got, max }.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,334 @@
+//! Layer 3. The source: answers one request from a [`ReadLedger`], frame by
+//! frame, and remembers nothing between requests.
+//!
+//! An [`Answer`] is pulled, never pushed: whoever sends the frames asks for
+//! the next one when it has room, so a slow reader costs one frame of memory.
+//!
+//! Invariants:
+//! * no leaf beyond the size asked for, and no size beyond the signed one;
+//! * runs go out whole, byte for byte as they are stored;
+//! * a span ends at a multiple of 256 or at the size asked for, unless the
+//!   runs up to there do not fit; so its right hashes are few;
+//! * a stream of spans ends after the span that brings it to
+//!   [`ENTRIES_ANSWER_BYTES`] or [`ENTRIES_ANSWER_SPANS`]; the asker asks again.
+
+use super::message::{
+    NODES_REPLY_BYTES_MAX, NodeAnswer, Refusal, Reply, Request, node_answer_bytes,
+};
+use super::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
+use crate::encoding::DecodeError;
+use crate::entry::ContextId;
+use crate::hash::Hash;
+use crate::head::SignedHead;
+use crate::ledger::ReadLedger;
+use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SPAN_BYTES_MAX};
+use crate::run::{Run, RunError, SPAN_FIXED_BYTES, encode_span};
+use crate::tree::nodes::read_root;
+use crate::tree::range::right_build;
+use crate::tree::{BuildError, NodeId, ReadNodes, TreeSize, consistency};
+
+/// Bytes of a span that runs and their lengths may take.
+const SPAN_RUNS_BYTES_MAX: usize = SPAN_BYTES_MAX - SPAN_FIXED_BYTES - PROOF_HASHES_MAX * Hash::LEN;
+/// Bytes of outside payloads one span may refer to, if it has several runs: a
+/// mirror holds them until it can store the span.
+pub const SPAN_OUTSIDE_BYTES_MAX: u64 = 8 << 20;
+/// Runs of a span, whose count has two bytes.
+const SPAN_RUNS_MAX: usize = u16::MAX as usize;
+
+/// Why an answer broke off: always this side's fault. The stream must be
+/// reset, so that the asker does not take it for finished.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError<E> {
+    /// The ledger could not be read.
+    #[error("reading the ledger: {0}")]
+    Ledger(#[source] E),
+    /// The ledger returned something that is not what it stores.
+    #[error("the ledger returned bytes that cannot be served: {0}")]
+    Unservable(#[from] RunError),
+    /// The ledger returned the wrong number of nodes, or no proof exists.
+    #[error("building a proof: {what}")]
+    Proof {
+        /// What went wrong.
+        what: String,
+    },
+}
+
+impl<E> From<DecodeError> for SourceError<E> {
+    fn from(error: DecodeError) -> Self {
+        Self::Unservable(RunError::Decode(error))
+    }
+}
+
+impl<E: std::fmt::Display> From<BuildError<E>> for SourceError<E> {
+    fn from(error: BuildError<E>) -> Self {
+        match error {
+            BuildError::Read(error) => Self::Ledger(error),
+            other => Self::Proof {
+                what: other.to_string(),
+            },
+        }
+    }
+}
+
+/// Reads a request; an error is the asker's fault.
+pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
+    let state = match Request::decode(frame)? {
+        // Takeovers and rotations are not written yet, so whatever the asker
+        // has seen, the newest head is all there is to tell.
+        Request::Head { newest: _ } => State::Head,
+        Request::Nodes { hashes } => State::Nodes(hashes.into_iter()),
+        Request::Payloads { hashes } => State::Payloads(hashes.into_iter()),
+        Request::Entries {
+            context,
+            after_sequence,
+            size,
+        } => State::Entries(Entries {
+            context,
+            begun: false,
+            next: after_sequence,
+            size,
+            sent_bytes: 0,
+            sent_spans: 0,
+        }),
+        Request::Consistency { context, from, to } => State::Consistency { context, from, to },
+    };
+    Ok(Answer { state, ahead: None })
+}
+
+/// One request being answered.
+#[derive(Debug)]
+pub struct Answer {
+    state: State,
+    /// A node that did not fit the frame before.
+    ahead: Option<NodeAnswer>,
+}
+
+#[derive(Debug)]
+enum State {
+    Head,
+    Nodes(std::vec::IntoIter<Hash>),
+    Payloads(std::vec::IntoIter<Hash>),
+    Entries(Entries),
+    Consistency {
+        context: ContextId,
+        from: u64,
+        to: u64,
+    },
+    Done,
+}
+
+#[derive(Debug)]
+struct Entries {
+    context: ContextId,
+    begun: bool,
+    next: u64,
+    size: u64,
+    sent_bytes: usize,
+    sent_spans: usize,
+}
+
+impl Answer {
+    /// The next frame, or `None` when the answer is complete.
+    pub fn next_frame<L: ReadLedger + ?Sized>(
+        &mut self,
+        ledger: &L,
+    ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Done => Ok(None),
+            State::Head => {
+                let head = ledger.newest_head().map_err(SourceError::Ledger)?;
+                let notes = head.iter().map(SignedHead::note_bytes).collect();
+                Ok(Some(Reply::Head { notes }.encode()?))
+            }
+            State::Nodes(hashes) => self.next_nodes(ledger, hashes),
+            State::Payloads(mut hashes) => {
+                let Some(hash) = hashes.next() else {
+                    return Ok(None);
+                };
+                let bytes = ledger.outside_payload(&hash).map_err(SourceError::Ledger)?;
+                self.state = State::Payloads(hashes);
+                Ok(Some(Reply::Payload { hash, bytes }.encode()?))
+            }
+            State::Entries(entries) => self.next_entries(ledger, entries),
+            State::Consistency { context, from, to } => {
+                Ok(Some(consistency_reply(ledger, context, from, to)?))
+            }
+        }
+    }
+
+    fn next_nodes<L: ReadLedger + ?Sized>(
+        &mut self,
+        ledger: &L,
+        mut hashes: std::vec::IntoIter<Hash>,
+    ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+        let mut answers = Vec::new();
+        let mut bytes = 8;
+        loop {
+            let answer = match self.ahead.take() {
+                Some(answer) => answer,
+                None => match hashes.next() {
+                    None => break,
+                    Some(hash) => {
+                        let node = ledger.opened_node(&hash).map_err(SourceError::Ledger)?;
+                        NodeAnswer { hash, node }
+                    }
+                },
+            };
+            bytes += node_answer_bytes(&answer);
+            if bytes > NODES_REPLY_BYTES_MAX && !answers.is_empty() {
+                self.ahead = Some(answer);
+                break;
+            }
+            answers.push(answer);
+        }
+        if answers.is_empty() {
+            return Ok(None);
+        }
+        self.state = State::Nodes(hashes);
+        Ok(Some(Reply::Nodes { answers }.encode()?))
+    }
+
+    fn next_entries<L: ReadLedger + ?Sized>(
+        &mut self,
+        ledger: &L,
+        mut entries: Entries,
+    ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+        if !entries.begun {
+            let signed = ledger
+                .signed_size(&entries.context)
+                .map_err(SourceError::Ledger)?;
+            if signed.is_none_or(|signed| signed < entries.size) {
+                return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?));
+            }
+            let begin = Reply::EntriesBegin {
+                context: entries.context.clone(),
+                after_sequence: entries.next,
+                size: entries.size,
+            };
+            entries.begun = true;
+            self.state = State::Entries(entries);
+            return Ok(Some(begin.encode()?));
+        }
+        if entries.next == entries.size
+            || entries.sent_bytes >= ENTRIES_ANSWER_BYTES
+            || entries.sent_spans >= ENTRIES_ANSWER_SPANS
+        {
+            return Ok(None);
+        }
+        let frame = match next_span(ledger, &mut entries)? {
+            Some(span) => Reply::Span(&span).encode()?,
+            // Not where stored runs begin and end: the asker has other runs
+            // than this ledger, which no honest pair can come to.
+            None => return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?)),
+        };
+        entries.sent_bytes += frame.len();
+        entries.sent_spans += 1;
+        self.state = State::Entries(entries);
+        Ok(Some(frame))
+    }
+}
+
+fn next_span<L: ReadLedger + ?Sized>(
+    ledger: &L,
+    entries: &mut Entries,
+) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+    let (start, size) = (entries.next, entries.size);
+    let runs = ledger
+        .runs(&entries.context, start, size, SPAN_RUNS_BYTES_MAX)
+        .map_err(SourceError::Ledger)?;
+    let Some(mut runs) = runs else {
+        return Ok(None);
+    };
+    let (count, end) = cut(&runs, start, size)?;
+    runs.truncate(count);
+    let nodes = ContextNodes {
+        ledger,
+        context: &entries.context,
+    };
+    let right = right_build(TreeSize::new(end), TreeSize::new(size), &nodes)?;
+    let mut span = Vec::new();
+    encode_span(start, end, &right, &runs, &mut span);
+    entries.next = end;
+    Ok(Some(span))
+}
+
+/// How many of the runs go into one span, and where it ends.
+fn cut(runs: &[Vec<u8>], start: u64, size: u64) -> Result<(usize, u64), RunError> {
+    let (mut bytes, mut outside_bytes) = (0usize, 0u64);
+    let mut end = start;
+    let mut fits = 0;
+    let mut aligned = None;
+    for (at, bytes_of_run) in runs.iter().enumerate().take(SPAN_RUNS_MAX) {
+        let run = Run::decode(bytes_of_run)?;
+        if run.first() != end + 1 {
+            return Err(RunError::OutOfPlace {
+                expected: end + 1,
+                got: run.first(),
+            });
+        }
+        bytes += bytes_of_run.len() + 4;
+        for entry in run.entries() {
+            let entry = entry?;
+            if entry.inline_payload.is_none() {
+                outside_bytes += u64::from(entry.header.payload_len);
+            }
+        }
+        let full = bytes > SPAN_RUNS_BYTES_MAX || outside_bytes > SPAN_OUTSIDE_BYTES_MAX;
+        if run.last() > size || (full && at > 0) {
+            break;
+        }
+        (fits, end) = (at + 1, run.last());
+        if end.is_multiple_of(RUN_ENTRIES_MAX as u64) || end == size {
+            aligned = Some((fits, end));
+        }
+    }
+    if fits == 0 {
+        return Err(RunError::Span {
+            start,
+            end: start,
+            size,
+        });
+    }
+    Ok(aligned.unwrap_or((fits, end)))
+}
+
+fn consistency_reply<L: ReadLedger + ?Sized>(
+    ledger: &L,
+    context: ContextId,
+    from: u64,
+    to: u64,
+) -> Result<Vec<u8>, SourceError<L::Error>> {
+    let signed = ledger.signed_size(&context).map_err(SourceError::Ledger)?;
+    if signed.is_none_or(|signed| signed < to) {
+        return Ok(Reply::Refused(Refusal::NotServed).encode()?);
+    }
+    let nodes = ContextNodes {
+        ledger,
+        context: &context,
+    };
+    let (older, newer) = (TreeSize::new(from), TreeSize::new(to));
+    let from_root = read_root(older, &nodes)?;
+    let hashes = consistency::build(older, newer, &nodes)?;
+    let reply = Reply::Consistency {
+        context,
+        from,
+        to,
+        from_root,
+        hashes,
+    };
+    Ok(reply.encode()?)
+}
+
+/// One context's tree, as proofs read it.
+struct ContextNodes<'a, L: ?Sized> {
+    ledger: &'a L,
+    context: &'a ContextId,
+}
+
+impl<L: ReadLedger + ?Sized> ReadNodes for ContextNodes<'_, L> {
+    type Error = L::Error;
+
+    fn read_nodes(&self, ids: &[NodeId]) -> Result<Vec<Hash>, L::Error> {
+        self.ledger.tree_nodes(self.context, ids)
+    }
+}
