@@ -84,6 +84,8 @@ pub const SEGMENT_BYTES_LIMIT: u64 = 1 << 32;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 256 << 20;
 /// The smallest size at which a segment may be sealed (tests roll often).
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// The largest size at which a segment may be sealed: 3 GiB.
+pub const SEGMENT_BYTES_MAX: u64 = 3 << 30;
 /// Bytes of one `openings` record: 1 MiB.
 pub const OPENINGS_BYTES_MAX: usize = 1 << 20;
 
@@ -114,7 +116,8 @@ const _: () = {
     assert!(RECORD_BODY_BYTES_MAX + RECORD_HEADER_BYTES <= GROUP_BYTES_MAX);
     // A segment of the default size holds any group behind its header.
     assert!(GROUP_BYTES_MAX as u64 + SEGMENT_HEADER_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
-    assert!(SEGMENT_BYTES_DEFAULT + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
+    // The last group of the longest segment still ends below 4 GiB.
+    assert!(SEGMENT_BYTES_MAX + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
     assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(RECORD_ALIGN_BYTES));
     // A span holds its fixed part, every right hash and at least one run.
     assert!(24 + PROOF_HASHES_MAX * 32 + 4 + RUN_BYTES_MAX <= SPAN_BYTES_MAX);

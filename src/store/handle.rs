@@ -18,6 +18,7 @@ use super::{AppendError, Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Draft};
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, StoreMirror};
+use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::note::SignerKey;
 
 /// Entries of a single request.
@@ -91,6 +92,13 @@ impl Store {
         options: StoreOptions,
         signer: Option<SignerKey>,
     ) -> Result<Opened, StoreError> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes)
+            || options.reserve_bytes > SEGMENT_BYTES_MAX
+        {
+            return Err(StoreError::Refused(
+                "segments are 4 KiB to 3 GiB, the reserve at most 3 GiB",
+            ));
+        }
         let lock = disk.lock("lock").map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => StoreError::Locked,
             _ => StoreError::io("lock the store", error),

@@ -13,7 +13,7 @@ use super::body::{self, StoreRole};
 use super::published::Published;
 use super::record::{Position, RecordType};
 use super::scan::{ScannedGroup, ScannedRecord};
-use crate::directory::{OpeningsPart, Seen};
+use crate::directory::{Opening, OpeningsPart, Seen};
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
@@ -296,6 +296,17 @@ impl Index {
                 Ok(())
             }
             Effect::Openings(part) => {
+                // A part of another head, or one that starts over, belongs to
+                // an attempt of its own; what was left of the one before it is
+                // ignored.
+                let goes_on = self.loose_openings.last().is_some_and(|last| {
+                    let ends = last.openings.last().map(Opening::path);
+                    let starts = part.openings.first().map(Opening::path);
+                    (last.term, last.epoch) == (part.term, part.epoch) && ends < starts
+                });
+                if !goes_on {
+                    self.loose_openings.clear();
+                }
                 self.loose_openings.push(part);
                 Ok(())
             }
@@ -346,10 +357,9 @@ impl Index {
         let (term, epoch) = (head.head().term, head.head().epoch);
         let mut openings = Vec::new();
         for part in std::mem::take(&mut self.loose_openings) {
-            if (part.term, part.epoch) != (term, epoch) {
-                return Err(Inconsistency::Rule("openings of another head"));
+            if (part.term, part.epoch) == (term, epoch) {
+                openings.extend(part.openings);
             }
-            openings.extend(part.openings);
         }
         if !openings.iter().is_sorted_by(|a, b| a.path() < b.path()) {
             return Err(Inconsistency::Rule("openings must ascend by path"));
@@ -470,7 +480,7 @@ impl Index {
             RecordType::Seen => {
                 let seen = Seen::decode(bytes)?;
                 let head = self.open_head(&seen.note)?;
-                self.check_seen(&seen)?;
+                self.check_seen(&seen, &head)?;
                 Effect::Seen(Box::new(head))
             }
             RecordType::Mark | RecordType::Seal => return Ok(()),
@@ -483,21 +493,20 @@ impl Index {
         self.apply(effect)
     }
 
-    fn check_seen(&self, seen: &Seen) -> Result<(), Inconsistency> {
-        let base = self
-            .published
-            .head()
-            .map_or((0, 0), |h| (h.head().term, h.head().epoch));
+    fn check_seen(&self, seen: &Seen, head: &SignedHead) -> Result<(), Inconsistency> {
+        let base = self.published.head();
+        let base = base.map_or((0, 0), |h| (h.head().term, h.head().epoch));
         if (seen.base_term, seen.base_epoch) != base {
             return Err(Inconsistency::Rule(
                 "a seen head names another complete head",
             ));
         }
-        let count: usize = self
+        let order = (head.head().term, head.head().epoch);
+        let own = self
             .loose_openings
             .iter()
-            .map(|part| part.openings.len())
-            .sum();
+            .filter(|part| (part.term, part.epoch) == order);
+        let count: usize = own.map(|part| part.openings.len()).sum();
         if count as u64 != seen.openings_count {
             return Err(Inconsistency::Rule("a seen head lacks openings"));
         }

@@ -13,7 +13,11 @@ use crate::directory::{Opening, OpeningsPart, Seen};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::ledger::SeenHead;
+use crate::limits::{GROUP_BYTES_MAX, RECORD_HEADER_BYTES};
 use crate::run::{Accumulator, CheckedPayload, CheckedSpan, RunError};
+
+/// Record headers and padding of everything one item may hold.
+const INGEST_HEADROOM_BYTES: u64 = 16_384 * 2 * RECORD_HEADER_BYTES as u64;
 
 /// A group being planned.
 pub(crate) struct IngestPlan<'i> {
@@ -24,20 +28,17 @@ pub(crate) struct IngestPlan<'i> {
     tips: HashMap<ContextId, (u64, Accumulator)>,
     new_contexts: u64,
     payloads: HashSet<Hash>,
-    /// A head seen in this very group.
-    seen: Option<SeenHead>,
 }
 
 impl<'i> IngestPlan<'i> {
-    pub(crate) fn new(index: &'i Index) -> Self {
+    pub(crate) fn new(index: &'i Index, memory: Vec<u8>) -> Self {
         Self {
             index,
-            group: Group::new(),
+            group: Group::reusing(memory),
             effects: Vec::new(),
             tips: HashMap::new(),
             new_contexts: 0,
             payloads: HashSet::new(),
-            seen: None,
         }
     }
 
@@ -51,31 +52,18 @@ impl<'i> IngestPlan<'i> {
         self.effects.push((offset, body_len, effect));
     }
 
-    /// Writes a verified head down, with the contexts it changes.
+    /// Writes a part of the openings down, for a seen head to commit.
+    pub(crate) fn openings(&mut self, part: OpeningsPart) -> Result<(), StoreError> {
+        let bytes = part.encode().map_err(|_| StoreError::Refused("openings"))?;
+        self.add(RecordType::Openings, Effect::Openings(part), |out| {
+            out.extend_from_slice(&bytes);
+        });
+        Ok(())
+    }
+
+    /// Writes a verified head down; commits the openings before it.
     pub(crate) fn seen(&mut self, seen: &SeenHead) -> Result<(), StoreError> {
-        let head = seen.head.head();
-        let order = (head.term, head.epoch);
-        let base = self
-            .index
-            .published
-            .head()
-            .map_or((0, 0), |h| (h.head().term, h.head().epoch));
-        if order <= base {
-            return Err(StoreError::Refused(
-                "the head is not newer than the complete one",
-            ));
-        }
-        if !seen.openings.is_sorted_by(|a, b| a.path() < b.path()) {
-            return Err(StoreError::Refused("openings must ascend by path"));
-        }
-        let parts = OpeningsPart::pack(seen.head.order(), seen.openings.clone())
-            .map_err(|_| StoreError::Refused("openings are outside their limits"))?;
-        for part in parts {
-            let bytes = part.encode().map_err(|_| StoreError::Refused("openings"))?;
-            self.add(RecordType::Openings, Effect::Openings(part), |out| {
-                out.extend_from_slice(&bytes);
-            });
-        }
+        let base = base_of(self.index);
         let record = Seen {
             base_term: base.0,
             base_epoch: base.1,
@@ -85,20 +73,16 @@ impl<'i> IngestPlan<'i> {
         let bytes = record
             .encode()
             .map_err(|_| StoreError::Refused("seen head"))?;
-        self.add(
-            RecordType::Seen,
-            Effect::Seen(Box::new(seen.head.clone())),
-            |out| {
-                out.extend_from_slice(&bytes);
-            },
-        );
-        self.seen = Some(seen.clone());
+        let effect = Effect::Seen(Box::new(seen.head.clone()));
+        self.add(RecordType::Seen, effect, |out| {
+            out.extend_from_slice(&bytes);
+        });
         Ok(())
     }
 
     /// What the pending head says of a context.
     fn opening(&self, id: &ContextId) -> Option<&Opening> {
-        let seen = self.seen.as_ref().or(self.index.pending.as_ref())?;
+        let seen = self.index.pending.as_ref()?;
         let path = id.path();
         let at = seen
             .openings
@@ -142,6 +126,7 @@ impl<'i> IngestPlan<'i> {
         let has = |hash: &Hash, own: &HashSet<Hash>| {
             self.index.payload(hash).is_some() || own.contains(hash) || supplied.contains(hash)
         };
+        self.bounded(span_cost(span, payloads))?;
         // Everything that can fail comes before the first record is added.
         let mut effects = Vec::with_capacity(span.runs().len());
         for run in span.runs() {
@@ -169,7 +154,7 @@ impl<'i> IngestPlan<'i> {
                 body::put_context(number, id, out);
             });
         }
-        self.payloads(payloads);
+        self.payloads(payloads)?;
         for (run, effect) in span.runs().iter().zip(effects) {
             self.add(RecordType::Run, effect, |out| {
                 out.extend_from_slice(&number.to_le_bytes());
@@ -181,7 +166,8 @@ impl<'i> IngestPlan<'i> {
     }
 
     /// Takes payloads of a verified span, with it or ahead of it.
-    pub(crate) fn payloads(&mut self, payloads: &[CheckedPayload]) {
+    pub(crate) fn payloads(&mut self, payloads: &[CheckedPayload]) -> Result<(), StoreError> {
+        self.bounded(payloads.iter().map(|p| p.bytes().len()).sum())?;
         for payload in payloads {
             if self.payloads.insert(payload.hash()) {
                 let effect = Effect::payload(payload.hash());
@@ -191,12 +177,44 @@ impl<'i> IngestPlan<'i> {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Refuses what would make a group larger than a group may be.
+    fn bounded(&self, more_bytes: usize) -> Result<(), StoreError> {
+        let total = self.group.len().saturating_add(more_bytes as u64);
+        if total > GROUP_BYTES_MAX as u64 - INGEST_HEADROOM_BYTES {
+            return Err(StoreError::Refused("an item is larger than a group may be"));
+        }
+        Ok(())
     }
 
     /// The group and its effects, to be placed.
     pub(crate) fn finish(self) -> Planned {
         Planned::new(self.group, self.effects)
     }
+}
+
+/// Term and epoch of the last complete head, zeros without one.
+fn base_of(index: &Index) -> (u64, u64) {
+    let head = index.published.head();
+    head.map_or((0, 0), |h| (h.head().term, h.head().epoch))
+}
+
+/// The openings of a seen head in parts of at most 1 MiB, if the head may
+/// follow what the store holds.
+pub(crate) fn openings_of(index: &Index, seen: &SeenHead) -> Result<Vec<OpeningsPart>, StoreError> {
+    let head = seen.head.head();
+    if (head.term, head.epoch) <= base_of(index) {
+        return Err(StoreError::Refused(
+            "the head is not newer than the complete one",
+        ));
+    }
+    if !seen.openings.is_sorted_by(|a, b| a.path() < b.path()) {
+        return Err(StoreError::Refused("openings must ascend by path"));
+    }
+    OpeningsPart::pack(seen.head.order(), seen.openings.clone())
+        .map_err(|_| StoreError::Refused("openings are outside their limits"))
 }
 
 /// The bytes of one span's records, roughly: bounds a group before it is made.

@@ -18,7 +18,7 @@ use super::disk::{Disk, DiskLock};
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::head_note::HeadNote;
 use super::index::{Index, RequestKey};
-use super::ingest::IngestPlan;
+use super::ingest::{IngestPlan, openings_of};
 use super::log::{LogWriter, WriteError};
 use super::plan::{Plan, PlanState, Planned};
 use super::publish::HEAD_NOTE_EVERY;
@@ -30,7 +30,7 @@ use super::{Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
-use crate::ledger::Ingest;
+use crate::ledger::{Ingest, SeenHead};
 use crate::note::SignerKey;
 use crate::run::Accumulator;
 
@@ -260,15 +260,15 @@ impl Writer {
         }
     }
 
-    /// Takes ingests at the front into one group; a completion is a group of
-    /// its own, since it is about the state before it.
+    /// Takes spans at the front into one group. A seen and a complete head are
+    /// groups of their own: each is about the state before it.
     fn ingest_group(&mut self, waiting: &mut VecDeque<Command>) {
         let mut answers: Vec<StoreDone> = Vec::new();
-        let mut complete = None;
+        let mut head = None;
         let planned = {
             let view = self.view.clone();
             let index = view.index();
-            let mut plan = IngestPlan::new(&index);
+            let mut plan = IngestPlan::new(&index, self.log.take_spare());
             while let Some(Command::Ingest { .. }) = waiting.front() {
                 if plan.len() > GROUP_COST_BYTES_MAX as u64 {
                     break;
@@ -276,21 +276,17 @@ impl Writer {
                 let Some(Command::Ingest { item, done }) = waiting.pop_front() else {
                     break;
                 };
-                if index.role != StoreRole::Mirror {
-                    done(Err(StoreError::Refused("this store is not a mirror")));
-                    continue;
-                }
-                let outcome = match *item {
-                    Ingest::Seen(seen) => plan.seen(&seen),
-                    Ingest::Span { span, payloads } => plan.span(&span, &payloads),
-                    Ingest::Payloads(payloads) => {
-                        plan.payloads(&payloads);
-                        Ok(())
+                let outcome = if index.role == StoreRole::Mirror {
+                    match *item {
+                        Ingest::Span { span, payloads } => plan.span(&span, &payloads),
+                        Ingest::Payloads(payloads) => plan.payloads(&payloads),
+                        item @ (Ingest::Seen(_) | Ingest::Complete(_)) => {
+                            head = Some((item, done));
+                            break;
+                        }
                     }
-                    Ingest::Complete(head) => {
-                        complete = Some((head, done));
-                        break;
-                    }
+                } else {
+                    Err(StoreError::Refused("this store is not a mirror"))
                 };
                 match outcome {
                     Ok(()) => answers.push(done),
@@ -303,8 +299,38 @@ impl Writer {
         for done in answers {
             done(outcome.clone());
         }
-        if let Some((head, done)) = complete {
-            done(outcome.and_then(|()| self.complete(head)));
+        match head {
+            Some((Ingest::Seen(seen), done)) => done(outcome.and_then(|()| self.seen(&seen))),
+            Some((Ingest::Complete(head), done)) => {
+                done(outcome.and_then(|()| self.complete(head)));
+            }
+            _ => (),
+        }
+    }
+
+    /// A mirror's verified head. Its openings may take several groups; those
+    /// whose head never follows are ignored when they are read back.
+    fn seen(&mut self, seen: &SeenHead) -> Result<(), StoreError> {
+        let parts = openings_of(&self.view.index(), seen)?;
+        let mut parts = parts.into_iter().peekable();
+        loop {
+            let planned = {
+                let view = self.view.clone();
+                let index = view.index();
+                let mut plan = IngestPlan::new(&index, self.log.take_spare());
+                while plan.len() <= GROUP_COST_BYTES_MAX as u64 {
+                    let Some(part) = parts.next() else { break };
+                    plan.openings(part)?;
+                }
+                if parts.peek().is_none() {
+                    plan.seen(seen)?;
+                }
+                plan.finish()
+            };
+            self.commit(planned)?;
+            if parts.peek().is_none() {
+                return Ok(());
+            }
         }
     }
 

@@ -227,3 +227,34 @@ fn what_does_not_continue_the_store_is_refused_and_leaves_no_trace() {
     mirror.close().unwrap();
     audit_clean(&disk);
 }
+
+#[test]
+fn openings_of_an_attempt_that_stopped_are_ignored() {
+    use crate::directory::OpeningsPart;
+    use crate::store::index::{Effect, Index};
+
+    let source = source();
+    let (head, seen_head) = seen(source.view(), &["a", "b"]);
+    let order = head.order();
+    let part = |order, openings: &[Opening]| {
+        let mut parts = OpeningsPart::pack(order, openings.to_vec()).unwrap();
+        Effect::Openings(parts.remove(0))
+    };
+    let other = crate::head::HeadOrder {
+        term: order.term,
+        epoch: order.epoch + 7,
+    };
+    let (first, second) = seen_head.openings.split_at(1);
+    let mut index = Index::new(StoreRole::Mirror, signer().verifier().clone());
+    // Another head's part; this head's first part; then all of it, in two.
+    for effect in [
+        part(other, second),
+        part(order, first),
+        part(order, first),
+        part(order, second),
+    ] {
+        index.apply(effect).unwrap();
+    }
+    index.apply(Effect::Seen(Box::new(head))).unwrap();
+    assert_eq!(index.pending.unwrap().openings, seen_head.openings);
+}
