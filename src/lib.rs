@@ -1,4 +1,27 @@
 //! converge-ledger: a Merkle-verified, content-addressed, append-only log store.
+//!
+//! A decision engine appends what happened, one gap-free sequence per context;
+//! every entry is hashed into its context's Merkle tree, and one signed root
+//! covers all contexts of a store. Mirrors pull over QUIC and verify every byte
+//! against that root, so they need not trust whom they pull from. The ledger
+//! remembers; it never decides.
+//!
+//! # The rooms
+//!
+//! Imports point downward only; `tests/tidy.rs` enforces it.
+//!
+//! | layer | modules | what it may not contain |
+//! |---|---|---|
+//! | 0 bytes | [`hash`], [`encoding`], [`entry`], [`lamport`], [`limits`] | clock, files, async, logging |
+//! | 1 tree | [`tree`] | the same |
+//! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`ledger`] | the same; keys and randomness are arguments |
+//! | 3 engines and disk, blind to each other | `store`, `sync` | store: sockets, async; sync: sockets, files, async |
+//! | 4 node | `node` | policy |
+//! | 5 shell | `cli`, `main.rs` | logic worth testing |
+//!
+//! Without default features only layers 0 to 2 are built: a verifier for
+//! auditors. The formats are written down in `spec/`.
+
 pub mod directory;
 pub mod encoding;
 pub mod entry;

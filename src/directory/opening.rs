@@ -10,8 +10,9 @@
 
 use super::{DirectoryError, Slot};
 use crate::encoding::{DecodeError, in_range};
+use crate::entry::ContextId;
 use crate::hash::{self, Hash, Role};
-use crate::limits::{CONTEXT_ID_BYTES_MAX, SEQUENCE_MAX};
+use crate::limits::SEQUENCE_MAX;
 
 const VERSION: u8 = 1;
 
@@ -68,7 +69,7 @@ impl Opening {
 
     /// Checks the id and size alone.
     pub fn check(&self) -> Result<(), DecodeError> {
-        check_context_id(&self.id)?;
+        ContextId::decode(self.id.as_bytes())?;
         in_range("size of a context", self.size, 1, SEQUENCE_MAX)
     }
 
@@ -93,16 +94,4 @@ impl Opening {
                 source,
             })
     }
-}
-
-/// The rule for context ids: 1..=1024 bytes without control characters.
-fn check_context_id(id: &str) -> Result<(), DecodeError> {
-    let max = CONTEXT_ID_BYTES_MAX as u64;
-    in_range("context id bytes", id.len() as u64, 1, max)?;
-    if id.chars().any(char::is_control) {
-        return Err(DecodeError::Invalid {
-            what: "context id holds a control character",
-        });
-    }
-    Ok(())
 }

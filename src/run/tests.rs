@@ -8,7 +8,7 @@ fn draft(i: u64) -> Draft {
     let payload = if i % 7 == 6 {
         vec![7; 5000]
     } else {
-        vec![i as u8; (i % 50) as usize]
+        vec![i.to_le_bytes()[0]; usize::try_from(i % 50).unwrap()]
     };
     Draft::new(format!("key-{}", i % 3), payload)
         .unwrap()

@@ -18,6 +18,7 @@ use super::recover::{Replayed, list_segments, replay_with};
 use super::scan::{OpenSegment, ScannedGroup, open_segment};
 use crate::encoding::Reader;
 use crate::hash::{self, Hash};
+use crate::head::SignedHead;
 use crate::limits::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
 use crate::run::{Run, RunError};
 
@@ -152,7 +153,7 @@ fn check_end(replayed: &Replayed) -> Result<(), StoreError> {
                     position: note.position,
                     error,
                 })?;
-        let known = replayed.index.published.head().map(|head| head.order());
+        let known = replayed.index.published.head().map(SignedHead::order);
         if known < Some(noted.order()) {
             return Err(wrong("head.note holds a head that the log does not"));
         }

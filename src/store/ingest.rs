@@ -166,7 +166,7 @@ impl<'i> IngestPlan<'i> {
                 id: id.clone(),
             };
             self.add(RecordType::Context, effect, |out| {
-                body::put_context(number, id, out)
+                body::put_context(number, id, out);
             });
         }
         for payload in payloads {

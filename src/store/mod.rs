@@ -25,12 +25,14 @@
 mod audit;
 mod body;
 pub mod disk;
+mod handle;
 mod head_note;
 mod index;
 mod ingest;
 pub mod keys;
 mod log;
 mod plan;
+mod publish;
 mod published;
 mod queue;
 mod record;
@@ -50,10 +52,10 @@ use std::time::Duration;
 
 pub use audit::{AuditReport, FirstBad, audit};
 pub use body::StoreRole;
+pub use handle::{AppendDone, Opened, Store, StoreDone};
 pub use index::Inconsistency;
 pub use record::Position;
 pub use view::{ContextInfo, Page, View};
-pub use writer::{AppendDone, Opened, Store, StoreDone};
 
 use crate::encoding::DecodeError;
 use crate::entry::EntryError;

@@ -6,7 +6,7 @@
 //! ids), which can fail and then leaves no trace, and built second, which
 //! cannot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::index::{Effect, Location, RequestKey, request_key};
 use super::record::{Group, Position, RecordType};
@@ -74,7 +74,7 @@ pub(crate) struct Plan<'s, S> {
     by_id: HashMap<ContextId, usize>,
     /// Request ids of this group: where they were answered.
     requests: HashMap<(u64, RequestKey), Answered>,
-    payloads: HashMap<Hash, ()>,
+    payloads: HashSet<Hash>,
     effects: Vec<(u64, u32, Effect)>,
 }
 
@@ -119,7 +119,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             works: Vec::new(),
             by_id: HashMap::new(),
             requests: HashMap::new(),
-            payloads: HashMap::new(),
+            payloads: HashSet::new(),
             effects: Vec::new(),
         }
     }
@@ -371,14 +371,14 @@ impl<'s, S: PlanState> Plan<'s, S> {
     /// Writes a large payload, unless the store has it and its bytes verify.
     fn put_payload(&mut self, draft: &Draft) -> Result<(), AppendError> {
         let hash = draft.payload_hash();
-        if self.payloads.contains_key(&hash) || self.state.payload_intact(&hash)? {
+        if self.payloads.contains(&hash) || self.state.payload_intact(&hash)? {
             return Ok(());
         }
         let (offset, body_len) = self.group.add(RecordType::Payload, |out| {
             out.extend_from_slice(hash.as_bytes());
             out.extend_from_slice(draft.payload());
         });
-        self.payloads.insert(hash, ());
+        self.payloads.insert(hash);
         self.effects.push((offset, body_len, Effect::payload(hash)));
         Ok(())
     }

@@ -44,6 +44,8 @@ pub(crate) struct Replayed {
     pub(crate) stop: Stop,
     /// The log is known to have been durable up to here.
     pub(crate) vouched: Position,
+    /// End of the last group that is more than a mark.
+    content_end: Position,
     pub(crate) segment: OpenSegment,
     pub(crate) head_note: Option<HeadNote>,
     pub(crate) bytes_read: u64,
@@ -122,39 +124,27 @@ pub(crate) fn replay_with(
     let mut replay = Replay {
         index,
         vouched: scan.end(),
+        content_end: scan.end(),
         note_seen: None,
         head_note,
         verdict: Ok(()),
     };
     let mut next = Some(group);
-    loop {
-        while let Some(group) = next {
-            if let Err(error) = replay.take(&group, scan.end(), observe) {
-                replay.verdict = Err(inconsistent(error));
-                break;
-            }
-            next = scan.next_group().map_err(read)?;
-        }
-        if replay.verdict.is_err() {
+    while let Some(group) = next {
+        if let Err(error) = replay.take(&group, scan.end(), observe) {
+            replay.verdict = Err(inconsistent(error));
             break;
         }
-        // A writer beside us may have written on while we read: what vouches
-        // for more was written before it, so reading on must find it.
-        let before = scan.end();
-        replay.verdict = replay.judge(disk, &scan)?;
-        if replay.verdict.is_ok() {
-            break;
-        }
-        scan.resume(list_segments(disk)?.contiguous).map_err(read)?;
         next = scan.next_group().map_err(read)?;
-        if next.is_none() && scan.end() == before {
-            break;
-        }
-        replay.verdict = Ok(());
+    }
+    if replay.verdict.is_ok() {
+        replay.verdict = replay.judge(disk, &scan)?;
+        replay.read_on(disk, &mut scan, observe)?;
     }
     let Replay {
         index,
         vouched,
+        content_end,
         head_note,
         verdict,
         ..
@@ -166,6 +156,7 @@ pub(crate) fn replay_with(
         chain: scan.chain(),
         stop: scan.stop().cloned().unwrap_or(Stop::EndOfFile),
         vouched,
+        content_end,
         bytes_read: scan.bytes_read(),
         segment: scan.into_segment(),
         head_note,
@@ -177,6 +168,7 @@ pub(crate) fn replay_with(
 struct Replay {
     index: Index,
     vouched: Position,
+    content_end: Position,
     head_note: Option<HeadNote>,
     /// Whether the chain at `head.note`'s position is the one it names.
     note_seen: Option<bool>,
@@ -193,6 +185,9 @@ impl Replay {
         self.index.replay(group)?;
         observe(&self.index, group)?;
         self.vouched = self.vouched.max(group.synced_through);
+        if !group.is_mark() {
+            self.content_end = group.end;
+        }
         if scan_end.segment() > group.end.segment() {
             // A segment is made only when the one before it is durable.
             self.vouched = self.vouched.max(scan_end);
@@ -202,6 +197,34 @@ impl Replay {
         {
             self.note_seen = Some(note.chain == group.chain);
         }
+        Ok(())
+    }
+
+    /// A writer beside us may have written on while we read: what vouches for
+    /// more was written after it, so reading on must find it. Where that ends
+    /// is far enough; a writer that never rests is not chased.
+    fn read_on(
+        &mut self,
+        disk: &dyn Disk,
+        scan: &mut LogScan<'_>,
+        observe: &mut Observe<'_>,
+    ) -> Result<(), StoreError> {
+        let read = |error| StoreError::io("read the log", error);
+        let beyond = match &self.verdict {
+            Err(StoreError::Damaged(damage)) if damage.vouched > scan.end() => damage.vouched,
+            _ => return Ok(()),
+        };
+        scan.resume(list_segments(disk)?.contiguous).map_err(read)?;
+        while scan.end() < beyond {
+            let Some(group) = scan.next_group().map_err(read)? else {
+                return Ok(());
+            };
+            if let Err((position, error)) = self.take(&group, scan.end(), observe) {
+                self.verdict = Err(StoreError::Inconsistent { position, error });
+                return Ok(());
+            }
+        }
+        self.verdict = Ok(());
         Ok(())
     }
 
@@ -319,7 +342,9 @@ impl Replayed {
             u64::from(SEGMENT_HEADER_LEN)
         };
         let mut at = unvouched;
-        while at < end {
+        // A mark alone is not worth a rewrite: it holds nothing.
+        let nothing = self.vouched >= self.content_end;
+        while at < end && !nothing {
             let n = usize::try_from(end - at)
                 .unwrap_or(PIECE_BYTES)
                 .min(PIECE_BYTES);
@@ -462,7 +487,10 @@ pub(crate) fn remove_temporaries(disk: &dyn Disk) -> Result<(), StoreError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(StoreError::io("list the store", error)),
         };
-        for name in names.iter().filter(|name| name.ends_with(".new")) {
+        for name in names
+            .iter()
+            .filter(|name| name.strip_suffix(".new").is_some())
+        {
             let path = if dir.is_empty() {
                 name.clone()
             } else {

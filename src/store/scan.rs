@@ -98,6 +98,13 @@ impl ScannedGroup {
         self.bytes.get(record.body.clone()).unwrap_or(&[])
     }
 
+    /// True if the group is nothing but a voucher.
+    pub(crate) fn is_mark(&self) -> bool {
+        self.records
+            .iter()
+            .all(|r| r.header.kind == RecordType::Mark)
+    }
+
     /// False for marks and seals, which hold nothing.
     pub(crate) fn changes_state(&self) -> bool {
         let empty = |kind| matches!(kind, RecordType::Mark | RecordType::Seal);

@@ -350,7 +350,8 @@ impl DiskFile for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.check(FaultKind::Sync)?;
         let mut content = lock(&self.content);
-        content.durable = content.bytes.clone();
+        let Content { bytes, durable, .. } = &mut *content;
+        durable.clone_from(bytes);
         Ok(())
     }
 

@@ -1,0 +1,291 @@
+//! The handle to an open store: opening, queueing what is to be written, and
+//! closing. The work is done by the `writer` thread.
+
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use super::body::StoreRole;
+use super::disk::Disk;
+use super::index::Index;
+use super::ingest::span_cost;
+use super::log::LogReader;
+use super::queue::{Queue, Refused};
+use super::recover;
+use super::view::View;
+use super::writer::{GROUP_COST_BYTES_MAX, Writer};
+use super::{AppendError, Appended, StoreError, StoreOptions};
+use crate::entry::{ContextId, Draft};
+use crate::head::SignedHead;
+use crate::ledger::Ingest;
+use crate::note::SignerKey;
+
+/// Entries of a single request.
+const REQUEST_ENTRIES_MAX: usize = 16_384;
+
+/// Called once with the outcome of an append.
+pub type AppendDone = Box<dyn FnOnce(Result<Vec<Appended>, AppendError>) + Send>;
+/// Called once when something is durable, or was refused.
+pub type StoreDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+pub(super) type PublishDone = Box<dyn FnOnce(Result<SignedHead, StoreError>) + Send>;
+
+pub(super) enum Command {
+    Append {
+        drafts: Vec<(ContextId, Draft)>,
+        done: AppendDone,
+    },
+    Ingest {
+        item: Box<Ingest>,
+        done: StoreDone,
+    },
+    Publish {
+        done: PublishDone,
+    },
+}
+
+/// An open store: the handle to its writer. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: Arc<Queue<Command>>,
+    view: View,
+    failed: Arc<OnceLock<String>>,
+    thread: Mutex<Option<WriterThread>>,
+}
+
+type WriterThread = JoinHandle<Result<(), StoreError>>;
+
+/// What opening found and did.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Bytes of log read.
+    pub bytes_read: u64,
+    /// Bytes of a torn tail that were cut (and copied to `cut/`).
+    pub torn_bytes: u64,
+    /// Bytes written again because nothing vouched for them.
+    pub rewritten_bytes: u64,
+    /// The store has signed before, but `head.note` is gone.
+    pub head_note_missing: bool,
+}
+
+impl Store {
+    /// Opens a store for writing. An own store needs its signer, a mirror none.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: StoreOptions,
+        signer: Option<SignerKey>,
+    ) -> Result<Opened, StoreError> {
+        let lock = disk.lock("lock").map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StoreError::Locked,
+            _ => StoreError::io("lock the store", error),
+        })?;
+        recover::remove_temporaries(&*disk)?;
+        let replayed = recover::replay(&*disk)?;
+        check_signer(&replayed.index, signer.as_ref())?;
+        let bytes_read = replayed.bytes_read;
+        let (index, log, mended) = replayed.mend(&disk, &options)?;
+        let head_note_missing = index.published.head().is_some() && mended.head_note.is_none();
+        let (torn_bytes, rewritten_bytes) = (mended.torn_bytes, mended.rewritten_bytes);
+        let index = Arc::new(RwLock::new(index));
+        let view = View::new(index.clone(), LogReader::new(disk.clone()));
+        let queue = Arc::new(Queue::new());
+        let failed = Arc::new(OnceLock::new());
+        let writer = Writer::new(
+            disk,
+            options,
+            signer,
+            (queue.clone(), failed.clone()),
+            (index, view.clone()),
+            log,
+            &mended,
+            lock,
+        );
+        let thread = thread::Builder::new()
+            .name("ledger-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::io("start the writer", error))?;
+        let thread = Mutex::new(Some(thread));
+        let store = Self(Arc::new(Inner {
+            queue,
+            view,
+            failed,
+            thread,
+        }));
+        Ok(Opened {
+            store,
+            bytes_read,
+            torn_bytes,
+            rewritten_bytes,
+            head_note_missing,
+        })
+    }
+
+    /// Opens a store for reading only: neither lock nor change. What lies
+    /// behind the last complete group is not shown.
+    pub fn open_read_only(disk: Arc<dyn Disk>) -> Result<View, StoreError> {
+        let replayed = recover::replay(&*disk)?;
+        Ok(View::new(
+            Arc::new(RwLock::new(replayed.index)),
+            LogReader::new(disk),
+        ))
+    }
+
+    /// Reads.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.0.view
+    }
+
+    /// Why the store failed, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.0.failed.get().map(String::as_str)
+    }
+
+    /// Queues an append; `done` hears of it when it is durable. With `wait`,
+    /// waits for room in the queue; otherwise a full queue is [`StoreError::Busy`].
+    pub fn submit(&self, drafts: Vec<(ContextId, Draft)>, wait: bool, done: AppendDone) {
+        let cost: usize = drafts
+            .iter()
+            .map(|(id, draft)| id.as_str().len() + draft.cost_bytes())
+            .sum();
+        if drafts.len() > REQUEST_ENTRIES_MAX || cost > GROUP_COST_BYTES_MAX {
+            return done(Err(AppendError::TooLarge {
+                entries: drafts.len(),
+                bytes: cost,
+            }));
+        }
+        if self.0.view.role() == StoreRole::Mirror {
+            let origin = self.0.view.origin().name().to_string();
+            return done(Err(AppendError::Mirror { origin }));
+        }
+        match self
+            .0
+            .queue
+            .push(cost, Command::Append { drafts, done }, wait)
+        {
+            Ok(()) => (),
+            Err(Refused::Full(command)) => refuse(command, &StoreError::Busy),
+            Err(Refused::Closed(command)) => refuse(command, &self.closed()),
+        }
+    }
+
+    fn closed(&self) -> StoreError {
+        match self.failure() {
+            Some(reason) => StoreError::Failed {
+                reason: reason.to_owned(),
+            },
+            None => StoreError::Closed,
+        }
+    }
+
+    /// Appends and waits: all entries are durable, in one group, or none is.
+    pub fn append(&self, drafts: Vec<(ContextId, Draft)>) -> Result<Vec<Appended>, AppendError> {
+        let (sender, receiver) = sync_channel(1);
+        self.submit(
+            drafts,
+            true,
+            Box::new(move |outcome| _ = sender.send(outcome)),
+        );
+        receiver
+            .recv()
+            .unwrap_or_else(|_| Err(self.closed().into()))
+    }
+
+    /// Queues verified history for a mirror.
+    pub fn ingest(&self, item: Ingest, done: StoreDone) {
+        let cost = match &item {
+            Ingest::Span { span, payloads } => span_cost(span, payloads),
+            Ingest::Seen(seen) => seen.openings.len() * 96,
+            Ingest::Complete(_) => 0,
+        };
+        match self.0.queue.push(
+            cost,
+            Command::Ingest {
+                item: Box::new(item),
+                done,
+            },
+            true,
+        ) {
+            Ok(()) => (),
+            Err(Refused::Full(command) | Refused::Closed(command)) => {
+                refuse(command, &self.closed());
+            }
+        }
+    }
+
+    /// Signs a head over everything durable now and waits for it.
+    pub fn publish(&self) -> Result<SignedHead, StoreError> {
+        let (sender, receiver) = sync_channel(1);
+        let done: PublishDone = Box::new(move |outcome| _ = sender.send(outcome));
+        match self.0.queue.push(0, Command::Publish { done }, true) {
+            Ok(()) => (),
+            Err(Refused::Full(command) | Refused::Closed(command)) => {
+                refuse(command, &self.closed());
+            }
+        }
+        receiver.recv().unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// Finishes what was queued, signs a last head, and closes the log. Dropping
+    /// the last handle does the same, without an answer.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.0.close()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), StoreError> {
+        self.queue.close();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match thread {
+            // The last handle may live in an answer that the writer itself
+            // drops: it ends on its own.
+            Some(thread) if thread.thread().id() == thread::current().id() => Ok(()),
+            Some(thread) => thread.join().unwrap_or_else(|_| {
+                Err(StoreError::Failed {
+                    reason: "the writer panicked".into(),
+                })
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// No writer outlives its users.
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreError> {
+    match (index.role, signer) {
+        (StoreRole::Own, Some(signer)) if *signer.verifier() == index.origin => Ok(()),
+        (StoreRole::Own, Some(signer)) => Err(StoreError::WrongKey {
+            expected: index.origin.to_string(),
+            got: signer.verifier().to_string(),
+        }),
+        (StoreRole::Own, None) => Err(StoreError::WrongKey {
+            expected: index.origin.to_string(),
+            got: "missing".into(),
+        }),
+        (StoreRole::Mirror, _) => Ok(()),
+    }
+}
+
+pub(super) fn refuse(command: Command, error: &StoreError) {
+    match command {
+        Command::Append { done, .. } => done(Err(error.clone().into())),
+        Command::Ingest { done, .. } => done(Err(error.clone())),
+        Command::Publish { done } => done(Err(error.clone())),
+    }
+}

@@ -1,0 +1,131 @@
+//! Publishing: from durable entries to a signed head that may be told to
+//! others. The order is what makes it safe (`spec/05-store.md`, Publishing):
+//! directory computed, note signed, record durable (from here the epoch is
+//! used), told, `head.note` replaced.
+
+use std::time::{Duration, Instant};
+
+use super::StoreError;
+use super::body;
+use super::head_note::HeadNote;
+use super::index::Effect;
+use super::plan::Planned;
+use super::record::{Group, RecordType};
+use super::writer::Writer;
+use crate::entry::ContextId;
+use crate::hash::Hash;
+use crate::head::{Head, SignedHead, sign_head};
+use crate::tree::second_opinion::root_by_rs_merkle;
+
+/// `head.note` is replaced at most this often, and at close.
+pub(super) const HEAD_NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Contexts up to this size are recomputed by a second implementation before
+/// the first head after an unclean start.
+const SECOND_OPINION_ENTRIES_MAX: u64 = 65_536;
+
+impl Writer {
+    /// Signs a head over everything durable. The order is what makes it safe:
+    /// directory computed, note signed, record durable, and only then told.
+    pub(super) fn publish(&mut self) -> Result<SignedHead, StoreError> {
+        if self.in_doubt {
+            self.second_opinion()?;
+            self.in_doubt = false;
+        }
+        let signer = self
+            .signer
+            .as_ref()
+            .ok_or(StoreError::Refused("a mirror signs no heads"))?;
+        let published = {
+            let index = self.view.index();
+            let changes: Vec<_> = index
+                .changed()
+                .map(|c| (c.id.clone(), c.after.size(), c.after.root()))
+                .collect();
+            let update = index
+                .published
+                .update(&changes)
+                .map_err(|error| StoreError::Failed {
+                    reason: error.to_string(),
+                })?;
+            let before = index.published.head().map_or(0, |head| head.head().time_ns);
+            let head = Head {
+                origin: signer.verifier().name().clone(),
+                term: self.term,
+                epoch: self.next_epoch,
+                directory_root: update.root,
+                contexts: update.sums.contexts,
+                entries: update.sums.entries,
+                time_ns: self.options.clock.now_ns().max(before),
+                rotation: None,
+            };
+            // Whatever happens next, this epoch has been signed.
+            self.next_epoch = self.next_epoch.saturating_add(1);
+            let note = sign_head(&head, signer).map_err(|error| StoreError::Failed {
+                reason: error.to_string(),
+            })?;
+            index.open_head(&note).map_err(|error| StoreError::Failed {
+                reason: error.to_string(),
+            })?
+        };
+        self.put_head(published.clone())?;
+        Ok(published)
+    }
+
+    /// Writes a head record as a group of its own, and `head.note` when due.
+    pub(super) fn put_head(&mut self, head: SignedHead) -> Result<(), StoreError> {
+        let covered = self.view.index().state_end;
+        let note = head.note_bytes();
+        let mut group = Group::new();
+        let (offset, body_len) =
+            group.add(RecordType::Head, |out| body::put_head(covered, &note, out));
+        let effects = vec![(offset, body_len, Effect::Head(Box::new(head)))];
+        self.commit(Planned::new(group, effects))?;
+        let now = Instant::now();
+        self.head_at = now;
+        let (position, chain) = (self.log.end(), self.log.chain());
+        self.note_due = Some(HeadNote {
+            position,
+            chain,
+            note,
+        });
+        if self.note_at.is_none_or(|at| at + HEAD_NOTE_EVERY <= now) {
+            self.replace_note(now);
+        }
+        Ok(())
+    }
+
+    /// A `head.note` that cannot be replaced is behind, which is safe.
+    pub(super) fn replace_note(&mut self, now: Instant) {
+        let Some(note) = self.note_due.take() else {
+            return;
+        };
+        self.note_at = Some(now);
+        if let Err(error) = note.replace(&*self.disk) {
+            tracing::warn!(%error, "head.note not replaced");
+            self.note_due = Some(note);
+        }
+    }
+
+    /// Contexts that grew since the last head are recomputed by `rs_merkle` from
+    /// the headers as they can be read back now.
+    fn second_opinion(&mut self) -> Result<(), StoreError> {
+        let changed: Vec<(ContextId, u64, Hash)> = {
+            let index = self.view.index();
+            index
+                .changed()
+                .map(|c| (c.id.clone(), c.after.size(), c.after.root()))
+                .collect()
+        };
+        for (id, size, root) in changed {
+            if size > SECOND_OPINION_ENTRIES_MAX {
+                continue;
+            }
+            let leaves = self.view.all_leaves(&id, size)?;
+            if leaves.len() as u64 != size || root_by_rs_merkle(&leaves) != root {
+                let reason = format!("context {id:?} has two roots in two implementations");
+                return Err(self.fail(reason));
+            }
+        }
+        Ok(())
+    }
+}

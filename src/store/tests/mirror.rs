@@ -1,0 +1,229 @@
+//! A mirror's store: verified history in, the same directory out.
+
+use super::*;
+use crate::directory::Opening;
+use crate::head::SignedHead;
+use crate::ledger::{Ingest, ReadLedger, ReadMirror, SeenHead};
+use crate::run::{CheckedPayload, CheckedSpan, SignedContext, encode_span};
+use crate::tree::TreeSize;
+use crate::tree::nodes::read_ranges;
+use crate::tree::range::right_plan;
+
+fn mirror_disk() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    create(&disk, StoreRole::Mirror, signer().verifier()).unwrap();
+    disk
+}
+
+fn open_mirror(disk: &MemoryDisk) -> Store {
+    let opened = Store::open(Arc::new(disk.clone()), options(SEGMENT_BYTES_DEFAULT), None);
+    opened.unwrap().store
+}
+
+fn ingest(store: &Store, item: Ingest) -> Result<(), StoreError> {
+    let (tx, rx) = std::sync::mpsc::channel();
+    store.ingest(item, Box::new(move |outcome| tx.send(outcome).unwrap()));
+    rx.recv().unwrap()
+}
+
+struct Nodes<'v>(&'v View, ContextId);
+
+impl crate::tree::ReadNodes for Nodes<'_> {
+    type Error = StoreError;
+
+    fn read_nodes(&self, ids: &[crate::tree::NodeId]) -> Result<Vec<Hash>, StoreError> {
+        self.0.tree_nodes(&self.1, ids)
+    }
+}
+
+fn opening(view: &View, name: &str) -> Opening {
+    let size = view.signed_size(&id(name)).unwrap().unwrap();
+    let root = view.root_at(&id(name), size).unwrap();
+    Opening {
+        id: name.into(),
+        size,
+        root,
+    }
+}
+
+/// What the source would send for one context, verified against `mirror`.
+fn span(source: &View, mirror: &View, opening: &Opening) -> (CheckedSpan, Vec<CheckedPayload>) {
+    let id = id(&opening.id);
+    let own = ReadMirror::accumulator(mirror, &id).unwrap();
+    let runs = source
+        .runs(&id, own.size(), opening.size, usize::MAX)
+        .unwrap()
+        .unwrap();
+    let n = TreeSize::new(opening.size);
+    let right = read_ranges(&right_plan(n, n).unwrap(), &Nodes(source, id.clone())).unwrap();
+    let mut bytes = Vec::new();
+    encode_span(own.size(), opening.size, &right, &runs, &mut bytes);
+    let signed = SignedContext {
+        id,
+        size: opening.size,
+        root: opening.root,
+    };
+    let span = CheckedSpan::verify(&own, &signed, &bytes).unwrap();
+    let payloads = span
+        .outside_payloads()
+        .iter()
+        .filter(|(hash, _)| !mirror.has_outside_payload(hash).unwrap())
+        .map(|(hash, _)| {
+            CheckedPayload::new(source.outside_payload(hash).unwrap().unwrap()).unwrap()
+        })
+        .collect();
+    (span, payloads)
+}
+
+fn seen(source: &View, names: &[&str]) -> (SignedHead, SeenHead) {
+    let head = source.newest_head().unwrap().unwrap();
+    let mut openings: Vec<_> = names.iter().map(|name| opening(source, name)).collect();
+    openings.sort_by_key(Opening::path);
+    (head.clone(), SeenHead { head, openings })
+}
+
+fn source() -> Store {
+    let store = open(&new_disk());
+    put(&store, "a", &["one", "two", &"big".repeat(3000)]);
+    put(&store, "a", &["three"]);
+    put(&store, "b", &["x", &"big".repeat(3000)]);
+    store.publish().unwrap();
+    store
+}
+
+#[test]
+fn verified_history_gives_the_same_directory_and_survives_reopening() {
+    let source = source();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let (head, seen_head) = seen(source.view(), &["a", "b"]);
+    ingest(&mirror, Ingest::Seen(seen_head.clone())).unwrap();
+    for opening in &seen_head.openings {
+        let (span, payloads) = span(source.view(), mirror.view(), opening);
+        ingest(&mirror, Ingest::Span { span, payloads }).unwrap();
+        // Not told to anyone before the head is complete.
+        assert_eq!(mirror.view().size(&id("a")), None);
+        assert!(mirror.view().head().is_none());
+    }
+    assert!(mirror.view().pending_head().unwrap().is_some());
+    ingest(&mirror, Ingest::Complete(head.clone())).unwrap();
+    assert_eq!(payloads(mirror.view(), "a"), payloads(source.view(), "a"));
+    mirror.close().unwrap();
+    let mirror = open_mirror(&disk);
+    assert_eq!(mirror.view().head(), Some(head.clone()));
+    assert!(mirror.view().pending_head().unwrap().is_none());
+    assert_eq!(
+        mirror.view().contexts(None, 9).unwrap(),
+        source.view().contexts(None, 9).unwrap()
+    );
+    // The mirror serves the same bytes on.
+    let root = head.head().directory_root;
+    assert_eq!(
+        mirror.view().opened_node(&root).unwrap(),
+        source.view().opened_node(&root).unwrap()
+    );
+    assert_eq!(
+        mirror.view().runs(&id("a"), 0, 4, usize::MAX).unwrap(),
+        source.view().runs(&id("a"), 0, 4, usize::MAX).unwrap()
+    );
+    mirror.close().unwrap();
+    let report = audit_clean(&disk);
+    assert_eq!((report.contexts, report.entries), (2, 6));
+    assert_eq!(report.directory_root, Some(root));
+}
+
+#[test]
+fn a_mirror_in_mid_sync_reopens_where_it_was() {
+    let source = source();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let (head, seen_head) = seen(source.view(), &["a", "b"]);
+    ingest(&mirror, Ingest::Seen(seen_head.clone())).unwrap();
+    let (first, payloads) = span(source.view(), mirror.view(), &seen_head.openings[0]);
+    ingest(
+        &mirror,
+        Ingest::Span {
+            span: first,
+            payloads,
+        },
+    )
+    .unwrap();
+    let crashed = disk.after_power_loss();
+    mirror.close().unwrap();
+    audit_clean(&disk);
+    let mirror = open_mirror(&crashed);
+    let pending = mirror.view().pending_head().unwrap().unwrap();
+    assert_eq!(pending.openings, seen_head.openings);
+    let (second, payloads) = span(source.view(), mirror.view(), &seen_head.openings[1]);
+    ingest(
+        &mirror,
+        Ingest::Span {
+            span: second,
+            payloads,
+        },
+    )
+    .unwrap();
+    ingest(&mirror, Ingest::Complete(head)).unwrap();
+    mirror.close().unwrap();
+    assert_eq!(audit_clean(&crashed).entries, 6);
+}
+
+#[test]
+fn a_second_head_brings_only_what_is_new() {
+    let source = source();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let catch_up = |names: &[&str]| {
+        let (head, seen_head) = seen(source.view(), names);
+        ingest(&mirror, Ingest::Seen(seen_head.clone())).unwrap();
+        for opening in &seen_head.openings {
+            let (span, payloads) = span(source.view(), mirror.view(), opening);
+            ingest(&mirror, Ingest::Span { span, payloads }).unwrap();
+        }
+        ingest(&mirror, Ingest::Complete(head)).unwrap();
+    };
+    catch_up(&["a", "b"]);
+    put(&source, "b", &["y"]);
+    put(&source, "c", &["new"]);
+    source.publish().unwrap();
+    catch_up(&["b", "c"]);
+    assert_eq!(payloads(mirror.view(), "b").last().unwrap(), "y");
+    assert_eq!(mirror.view().totals(), (3, 8));
+    mirror.close().unwrap();
+    audit_clean(&disk);
+}
+
+#[test]
+fn what_does_not_continue_the_store_is_refused_and_leaves_no_trace() {
+    let source = source();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let (head, seen_head) = seen(source.view(), &["a", "b"]);
+    let (a, payloads) = span(source.view(), mirror.view(), &opening(source.view(), "a"));
+    let item = |payloads: &[CheckedPayload]| Ingest::Span {
+        span: a.clone(),
+        payloads: payloads.to_vec(),
+    };
+    let refused = |item: Ingest| {
+        let before = disk.bytes("log/0000000001.seg").unwrap();
+        assert!(ingest(&mirror, item).is_err());
+        assert_eq!(disk.bytes("log/0000000001.seg").unwrap(), before);
+    };
+    // Runs without a seen head, a completion without one.
+    refused(item(&payloads));
+    refused(Ingest::Complete(head.clone()));
+    ingest(&mirror, Ingest::Seen(seen_head)).unwrap();
+    // A payload that nobody has, runs twice, a head that is not complete.
+    refused(item(&[]));
+    ingest(&mirror, item(&payloads)).unwrap();
+    refused(item(&payloads));
+    refused(Ingest::Complete(head));
+    // A mirror takes no entries of its own and signs nothing.
+    assert!(matches!(
+        mirror.append(vec![(id("a"), draft("x"))]),
+        Err(AppendError::Mirror { .. })
+    ));
+    assert!(mirror.publish().is_err());
+    mirror.close().unwrap();
+    audit_clean(&disk);
+}
