@@ -107,9 +107,15 @@ pub enum Ingest {
 pub type WhenStored<E> = Box<dyn FnOnce(Result<(), E>) + Send>;
 
 /// A mirror's store: what is known, and the one door for what is new.
-pub trait StoreMirror: ReadMirror {
+pub trait StoreMirror: Send + Sync {
+    /// What is known; follows what is stored.
+    type View: ReadMirror;
+
+    /// What is known.
+    fn view(&self) -> &Self::View;
+
     /// Queues an item behind all earlier ones and returns; `done` is called
     /// once, from any thread, when the item is durable or has failed. May
     /// block while the queue is full. After a failure later items fail too.
-    fn ingest(&self, item: Ingest, done: WhenStored<<Self as ReadMirror>::Failure>);
+    fn ingest(&self, item: Ingest, done: WhenStored<<Self::View as ReadMirror>::Failure>);
 }

@@ -22,6 +22,8 @@
 //! Without default features only layers 0 to 2 are built: a verifier for
 //! auditors. The formats are written down in `spec/`.
 
+#[cfg(feature = "node")]
+pub mod cli;
 pub mod directory;
 pub mod encoding;
 pub mod entry;
@@ -30,8 +32,12 @@ pub mod head;
 pub mod lamport;
 pub mod ledger;
 pub mod limits;
+#[cfg(feature = "node")]
+pub mod node;
 pub mod note;
 pub mod run;
 #[cfg(feature = "store")]
 pub mod store;
+#[cfg(feature = "store")]
+pub mod sync;
 pub mod tree;

@@ -29,7 +29,11 @@ pub(super) async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>
     let mut frame = Vec::new();
     fill(stream, &mut frame, FRAME_HEADER_BYTES).await?;
     let Some(header) = frame.first_chunk() else {
-        return if frame.is_empty() { Ok(None) } else { Err(FrameError::Cut) };
+        return if frame.is_empty() {
+            Ok(None)
+        } else {
+            Err(FrameError::Cut)
+        };
     };
     let frame_bytes = FRAME_HEADER_BYTES + FrameHeader::decode(header)?.body_bytes;
     frame.reserve(frame_bytes.min(FRAME_RESERVE_BYTES));

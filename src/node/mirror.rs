@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::frames::{FrameError, read_frame};
 use super::quic::{self, CloseCode, EndpointError};
 use super::tls::{NodeId, NodeKey, SERVER_NAME};
-use crate::ledger::StoreMirror;
+use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::mirror::REQUESTS_MAX;
 use crate::sync::{
@@ -155,14 +155,18 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     let connecting = endpoint.connect_with(client, config.address, SERVER_NAME)?;
     let connection = timeout(config.connect_deadline, connecting)
         .await
-        .map_err(|_| CatchUpError::TimedOut { what: "the handshake" })??;
+        .map_err(|_| CatchUpError::TimedOut {
+            what: "the handshake",
+        })??;
     tracing::debug!(peer = %config.peer, address = %config.address, "connected to source");
     let run = drive(&connection, store, config, progress);
     let result = match config.sync_deadline {
         None => run.await,
         Some(deadline) => timeout(deadline, run)
             .await
-            .unwrap_or(Err(CatchUpError::TimedOut { what: "the whole sync" })),
+            .unwrap_or(Err(CatchUpError::TimedOut {
+                what: "the whole sync",
+            })),
     };
     match &result {
         Ok(report) => tracing::info!(
@@ -175,7 +179,9 @@ pub async fn catch_up<S: StoreMirror + 'static>(
         ),
         Err(error) => tracing::warn!(peer = %config.peer, %error, "sync failed"),
     }
-    let code = result.as_ref().map_or_else(CatchUpError::code, |_| CloseCode::Done);
+    let code = result
+        .as_ref()
+        .map_or_else(CatchUpError::code, |_| CloseCode::Done);
     code.close(&connection);
     result
 }
@@ -193,7 +199,7 @@ async fn drive<S: StoreMirror + 'static>(
     let _hangup = Hangup(events.clone());
     let (origin, limits, sender) = (config.origin.clone(), config.limits, events.clone());
     let mut engine = tokio::task::spawn_blocking(move || {
-        let mirror = Mirror::new(&*store, origin, limits);
+        let mirror = Mirror::new(store.view(), origin, limits);
         run_engine(mirror, &*store, inbox, &sender, &asks, progress)
     });
     let mut streams = JoinSet::new();
@@ -279,7 +285,7 @@ fn lost_read(error: FrameError) -> CatchUpError {
 
 /// The engine's thread: events in, outputs carried out, until it is over.
 fn run_engine<S: StoreMirror>(
-    mut mirror: Mirror<'_, S>,
+    mut mirror: Mirror<'_, S::View>,
     store: &S,
     mut inbox: UnboundedReceiver<Event>,
     events: &UnboundedSender<Event>,
@@ -297,7 +303,7 @@ fn run_engine<S: StoreMirror>(
                 }
                 Output::Store { token, item } => {
                     let events = events.clone();
-                    let done = move |result: Result<(), S::Failure>| {
+                    let done = move |result: Result<(), <S::View as ReadMirror>::Failure>| {
                         let result = result.map_err(|e| LocalFault::Store(Box::new(e)).into());
                         // Nobody listens any more once the sync is over.
                         let _ = events.send(Event::Stored(token, result));

@@ -21,3 +21,6 @@ pub use mirror::{CatchUp, CatchUpError, Progress, catch_up};
 pub use quic::{CloseCode, EndpointError, client, listen};
 pub use serve::{ServeLimits, serve};
 pub use tls::{NodeId, NodeKey};
+
+#[cfg(test)]
+mod tests;

@@ -130,9 +130,20 @@ pub async fn serve<L: ReadLedger + 'static>(
             connections.spawn(connection(Arc::clone(&shared), incoming));
         }
     }
-    endpoint.close(CloseCode::ShuttingDown.code(), CloseCode::ShuttingDown.reason());
-    connections.shutdown().await;
-    let _ = timeout(DRAIN, endpoint.wait_idle()).await;
+    endpoint.close(
+        CloseCode::ShuttingDown.code(),
+        CloseCode::ShuttingDown.reason(),
+    );
+    // Each task ends when its connection is closed. Ending it from here would
+    // drop the connection first, and the peer would be told another code.
+    let drained = timeout(DRAIN, async {
+        while connections.join_next().await.is_some() {}
+        endpoint.wait_idle().await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("connections were still open at shutdown");
+        connections.shutdown().await;
+    }
 }
 
 /// Counts a connection of a peer for as long as it lives.
@@ -255,7 +266,11 @@ async fn answer<L: ReadLedger + 'static>(
     let request = async {
         let frame = read_frame(recv).await?.ok_or(AnswerError::NotOne)?;
         let only = is_finished(recv).await?;
-        if only { Ok(frame) } else { Err(AnswerError::NotOne) }
+        if only {
+            Ok(frame)
+        } else {
+            Err(AnswerError::NotOne)
+        }
     };
     let request = timeout(shared.limits.request_deadline, request)
         .await
@@ -266,7 +281,9 @@ async fn answer<L: ReadLedger + 'static>(
     loop {
         let ledger = Arc::clone(&shared.ledger);
         let next = tokio::task::spawn_blocking(move || {
-            let frame = answer.next_frame(&*ledger).map_err(|error| error.to_string());
+            let frame = answer
+                .next_frame(&*ledger)
+                .map_err(|error| error.to_string());
             (answer, frame)
         });
         let (state, frame) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;

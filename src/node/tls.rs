@@ -264,7 +264,9 @@ fn verifier(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let allowed: BTreeSet<NodeId> = allowed.into_iter().collect();
     if allowed.len() > ALLOWED_NODES_MAX {
-        return Err(Error::General("too many node keys on the allowlist".to_owned()));
+        return Err(Error::General(
+            "too many node keys on the allowlist".to_owned(),
+        ));
     }
     let verifier = Arc::new(Verifier {
         allowed,
@@ -283,7 +285,9 @@ pub fn server_config(
     allowed: impl IntoIterator<Item = NodeId>,
 ) -> Result<QuicServerConfig, Error> {
     let (provider, verifier) = verifier(allowed)?;
-    let own = Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.certified(&provider)?));
+    let own = Arc::new(AlwaysResolvesServerRawPublicKeys::new(
+        key.certified(&provider)?,
+    ));
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
@@ -306,7 +310,9 @@ pub(super) fn client_config_with_alpn(
     alpn: &[u8],
 ) -> Result<QuicClientConfig, Error> {
     let (provider, verifier) = verifier([peer])?;
-    let own = Arc::new(AlwaysResolvesClientRawPublicKeys::new(key.certified(&provider)?));
+    let own = Arc::new(AlwaysResolvesClientRawPublicKeys::new(
+        key.certified(&provider)?,
+    ));
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()

@@ -17,7 +17,7 @@ use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Draft};
 use crate::head::SignedHead;
-use crate::ledger::Ingest;
+use crate::ledger::{Ingest, StoreMirror};
 use crate::note::SignerKey;
 
 /// Entries of a single request.
@@ -56,6 +56,18 @@ struct Inner {
 }
 
 type WriterThread = JoinHandle<Result<(), StoreError>>;
+
+impl StoreMirror for Store {
+    type View = View;
+
+    fn view(&self) -> &View {
+        Self::view(self)
+    }
+
+    fn ingest(&self, item: Ingest, done: StoreDone) {
+        Self::ingest(self, item, done);
+    }
+}
 
 /// What opening found and did.
 #[derive(Debug)]
@@ -200,6 +212,7 @@ impl Store {
     pub fn ingest(&self, item: Ingest, done: StoreDone) {
         let cost = match &item {
             Ingest::Span { span, payloads } => span_cost(span, payloads),
+            Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
             Ingest::Seen(seen) => seen.openings.len() * 96,
             Ingest::Complete(_) => 0,
         };

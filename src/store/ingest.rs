@@ -169,6 +169,19 @@ impl<'i> IngestPlan<'i> {
                 body::put_context(number, id, out);
             });
         }
+        self.payloads(payloads);
+        for (run, effect) in span.runs().iter().zip(effects) {
+            self.add(RecordType::Run, effect, |out| {
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(run);
+            });
+        }
+        self.tips.insert(id.clone(), (number, after));
+        Ok(())
+    }
+
+    /// Takes payloads of a verified span, with it or ahead of it.
+    pub(crate) fn payloads(&mut self, payloads: &[CheckedPayload]) {
         for payload in payloads {
             if self.payloads.insert(payload.hash()) {
                 let effect = Effect::payload(payload.hash());
@@ -178,14 +191,6 @@ impl<'i> IngestPlan<'i> {
                 });
             }
         }
-        for (run, effect) in span.runs().iter().zip(effects) {
-            self.add(RecordType::Run, effect, |out| {
-                out.extend_from_slice(&number.to_le_bytes());
-                out.extend_from_slice(run);
-            });
-        }
-        self.tips.insert(id.clone(), (number, after));
-        Ok(())
     }
 
     /// The group and its effects, to be placed.

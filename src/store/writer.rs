@@ -280,6 +280,10 @@ impl Writer {
                 let outcome = match *item {
                     Ingest::Seen(seen) => plan.seen(&seen),
                     Ingest::Span { span, payloads } => plan.span(&span, &payloads),
+                    Ingest::Payloads(payloads) => {
+                        plan.payloads(&payloads);
+                        Ok(())
+                    }
                     Ingest::Complete(head) => {
                         complete = Some((head, done));
                         break;

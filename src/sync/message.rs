@@ -264,7 +264,12 @@ impl Request {
         match kind {
             Kind::HeadRequest => {
                 let newest = decode::<wire::Note>(kind, body)?.into_bytes();
-                in_range("note in bytes", newest.len() as u64, 0, NOTE_BYTES_MAX as u64)?;
+                in_range(
+                    "note in bytes",
+                    newest.len() as u64,
+                    0,
+                    NOTE_BYTES_MAX as u64,
+                )?;
                 Ok(Self::Head { newest })
             }
             Kind::NodesRequest => {

@@ -270,13 +270,18 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         }
         self.phase = Phase::Ended;
         self.requests.clear();
-        self.outputs.retain(|output| matches!(output, Output::Store { .. }));
+        self.outputs
+            .retain(|output| matches!(output, Output::Store { .. }));
         self.outputs.push_back(Output::Fail(error));
     }
 
     fn frame(&mut self, id: RequestId, frame: &[u8]) -> Result<(), SyncError> {
         self.received_bytes = self.received_bytes.saturating_add(frame.len() as u64);
-        within("bytes received", self.received_bytes, self.limits.received_bytes_max)?;
+        within(
+            "bytes received",
+            self.received_bytes,
+            self.limits.received_bytes_max,
+        )?;
         let unknown = PeerFault::UnknownRequest { request: id.0 };
         let mut asked = self.requests.remove(&id).ok_or(unknown)?;
         let accusing = matches!(self.phase, Phase::Accusing);

@@ -12,10 +12,10 @@
 //! * a stream of spans ends after the span that brings it to
 //!   [`ENTRIES_ANSWER_BYTES`] or [`ENTRIES_ANSWER_SPANS`]; the asker asks again.
 
-use super::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 use super::message::{
     NODES_REPLY_BYTES_MAX, NodeAnswer, Refusal, Reply, Request, node_answer_bytes,
 };
+use super::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
@@ -193,7 +193,9 @@ impl Answer {
         mut entries: Entries,
     ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
         if !entries.begun {
-            let signed = ledger.signed_size(&entries.context).map_err(SourceError::Ledger)?;
+            let signed = ledger
+                .signed_size(&entries.context)
+                .map_err(SourceError::Ledger)?;
             if signed.is_none_or(|signed| signed < entries.size) {
                 return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?));
             }

@@ -108,7 +108,8 @@ impl FakeLedger {
             let leaf = builder.push(&header, payload).unwrap();
             c.nodes.append(leaf).unwrap();
             if payload.len() > PAYLOAD_INLINE_BYTES_MAX {
-                self.payloads.insert(hash::content(payload), payload.clone());
+                self.payloads
+                    .insert(hash::content(payload), payload.clone());
             }
         }
         finish(&mut builder, &mut c.runs);
@@ -276,7 +277,11 @@ impl FakeMirror {
                 let own = state.accumulators.entry(id.clone()).or_default();
                 assert_eq!(own.size(), span.start(), "spans out of order");
                 *own = span.after().clone();
-                state.runs.entry(id).or_default().extend_from_slice(span.runs());
+                state
+                    .runs
+                    .entry(id)
+                    .or_default()
+                    .extend_from_slice(span.runs());
             }
             Ingest::Complete(head) => {
                 let seen = state.pending.take().expect("complete without seen");
@@ -334,7 +339,11 @@ impl ReadMirror for FakeMirror {
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, Infallible> {
         let state = self.0.lock().unwrap();
-        Ok(state.accumulators.get(id.as_str()).cloned().unwrap_or_default())
+        Ok(state
+            .accumulators
+            .get(id.as_str())
+            .cloned()
+            .unwrap_or_default())
     }
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Infallible> {
@@ -343,6 +352,12 @@ impl ReadMirror for FakeMirror {
 }
 
 impl StoreMirror for FakeMirror {
+    type View = Self;
+
+    fn view(&self) -> &Self {
+        self
+    }
+
     fn ingest(&self, item: Ingest, done: WhenStored<Infallible>) {
         self.apply(item);
         done(Ok(()));
@@ -455,7 +470,9 @@ impl<'a> Pair<'a> {
                     }
                     Output::Fail(error) => {
                         // What was verified before is stored all the same.
-                        stores.into_iter().for_each(|(_, item)| self.store.apply(item));
+                        stores
+                            .into_iter()
+                            .for_each(|(_, item)| self.store.apply(item));
                         return End::Fail(error);
                     }
                 }

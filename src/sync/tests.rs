@@ -46,10 +46,16 @@ fn an_honest_sync_reaches_the_signed_root_whatever_the_order() {
         let report = pair.sync().report();
         assert_eq!(report.outcome, Outcome::CaughtUp);
         assert_eq!(report.head, l.head, "seed {seed}");
-        assert_eq!((report.contexts_changed, report.entries), (24, 700 + 1 + 3 + 2 + 60));
+        assert_eq!(
+            (report.contexts_changed, report.entries),
+            (24, 700 + 1 + 3 + 2 + 60)
+        );
         let bytes: usize = pair.kinds.iter().map(|(_, bytes)| bytes).sum();
         assert_eq!(report.received_bytes, bytes as u64);
-        assert_eq!(store.complete_root(), Some(l.head.as_ref().unwrap().head().directory_root));
+        assert_eq!(
+            store.complete_root(),
+            Some(l.head.as_ref().unwrap().head().directory_root)
+        );
         store.assert_beginning_of(&l);
     }
 }
@@ -121,7 +127,12 @@ fn an_incremental_sync_transfers_only_what_is_new() {
     let mut pair = Pair::new(&l, &store);
     let report = pair.sync().report();
     assert_eq!((report.contexts_changed, report.entries), (1, 4));
-    let spans: Vec<usize> = pair.kinds.iter().filter(|k| k.0 == Kind::Span).map(|k| k.1).collect();
+    let spans: Vec<usize> = pair
+        .kinds
+        .iter()
+        .filter(|k| k.0 == Kind::Span)
+        .map(|k| k.1)
+        .collect();
     // No hashes to the right of the signed size: frame, span, run length.
     assert_eq!(spans, [5 + 24 + 4 + new_run]);
     assert!(report.received_bytes < 6000, "{report:?}");
@@ -148,11 +159,20 @@ fn equal_roots_end_a_sync_in_one_round_trip() {
 fn an_empty_source_and_an_empty_head() {
     let mut l = FakeLedger::new(1);
     let store = FakeMirror::default();
-    assert_eq!(Pair::new(&l, &store).sync().report().outcome, Outcome::Nothing);
+    assert_eq!(
+        Pair::new(&l, &store).sync().report().outcome,
+        Outcome::Nothing
+    );
     l.publish();
-    assert_eq!(Pair::new(&l, &store).sync().report().outcome, Outcome::CaughtUp);
+    assert_eq!(
+        Pair::new(&l, &store).sync().report().outcome,
+        Outcome::CaughtUp
+    );
     let empty = FakeLedger::new(1);
-    assert_eq!(Pair::new(&empty, &store).sync().report().outcome, Outcome::Behind);
+    assert_eq!(
+        Pair::new(&empty, &store).sync().report().outcome,
+        Outcome::Behind
+    );
 }
 
 #[test]
@@ -166,7 +186,10 @@ fn a_source_that_is_behind_costs_nothing_and_changes_nothing() {
     let items = store.items();
     let mut pair = Pair::new(&old, &store);
     let report = pair.sync().report();
-    assert_eq!((report.outcome, report.head), (Outcome::Behind, old.head.clone()));
+    assert_eq!(
+        (report.outcome, report.head),
+        (Outcome::Behind, old.head.clone())
+    );
     assert_eq!((pair.kinds.len(), store.items()), (1, items));
 }
 
@@ -226,7 +249,10 @@ fn truncated_frames_are_refused() {
                 }
                 vec![frame]
             });
-            assert!(matches!(end.error(), SyncError::Peer(PeerFault::Malformed(_))));
+            assert!(matches!(
+                end.error(),
+                SyncError::Peer(PeerFault::Malformed(_))
+            ));
             store.assert_beginning_of(&l);
         }
     }
@@ -236,7 +262,11 @@ fn truncated_frames_are_refused() {
 fn lie(l: &FakeLedger, kind: Kind, mut with: impl FnMut(Vec<u8>) -> Vec<Vec<u8>>) -> SyncError {
     let store = FakeMirror::default();
     let end = Pair::new(l, &store).tampered(&mut |_, _, frame| {
-        if frame[4] == kind as u8 { with(frame) } else { vec![frame] }
+        if frame[4] == kind as u8 {
+            with(frame)
+        } else {
+            vec![frame]
+        }
     });
     store.assert_beginning_of(l);
     assert_eq!(store.complete_root(), None);
@@ -253,9 +283,18 @@ fn peer(error: SyncError) -> PeerFault {
 #[test]
 fn streams_that_are_too_short_or_too_long_are_the_peers_fault() {
     let l = ledger();
-    for kind in [Kind::Head, Kind::Nodes, Kind::EntriesBegin, Kind::Span, Kind::Payload] {
+    for kind in [
+        Kind::Head,
+        Kind::Nodes,
+        Kind::EntriesBegin,
+        Kind::Span,
+        Kind::Payload,
+    ] {
         let fault = peer(lie(&l, kind, |_| vec![]));
-        assert!(matches!(fault, PeerFault::EndedEarly { .. }), "{kind:?}: {fault}");
+        assert!(
+            matches!(fault, PeerFault::EndedEarly { .. }),
+            "{kind:?}: {fault}"
+        );
         let fault = peer(lie(&l, kind, |frame| vec![frame.clone(), frame]));
         assert!(
             matches!(
@@ -276,7 +315,10 @@ fn a_total_of_bytes_ends_a_sync() {
     let mut pair = Pair::new(&l, &store);
     pair.limits.received_bytes_max = 20_000;
     let error = pair.sync().error();
-    assert!(matches!(error, SyncError::Local(LocalFault::Quota { max: 20_000, .. })));
+    assert!(matches!(
+        error,
+        SyncError::Local(LocalFault::Quota { max: 20_000, .. })
+    ));
 }
 
 #[test]
@@ -290,7 +332,10 @@ fn an_origin_over_its_quota_is_refused_before_anything_is_fetched() {
         } else {
             pair.limits.entries_max = 765;
         }
-        assert!(matches!(pair.sync().error(), SyncError::Local(LocalFault::Quota { .. })));
+        assert!(matches!(
+            pair.sync().error(),
+            SyncError::Local(LocalFault::Quota { .. })
+        ));
         assert_eq!((pair.kinds.len(), store.items()), (1, 0));
     }
 }
@@ -402,7 +447,16 @@ fn payloads_that_differ_or_are_missing_are_the_peers_fault() {
     assert!(matches!(fault, PeerFault::WrongReply { .. }), "{fault}");
     l.forget_payload(&large(2, 9000));
     let fault = peer(lie(&l, Kind::Nodes, |frame| vec![frame]));
-    assert!(matches!(fault, PeerFault::Missing { what: "payload", .. }), "{fault}");
+    assert!(
+        matches!(
+            fault,
+            PeerFault::Missing {
+                what: "payload",
+                ..
+            }
+        ),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -467,7 +521,10 @@ fn a_rewritten_entry_is_proven_with_a_consistency_proof() {
     Pair::new(&held, &store).sync().report();
     let mut pair = Pair::new(&other, &store);
     let error = pair.sync().error();
-    let SyncError::Origin(OriginFault::OtherRoot { size: 10, proof, .. }) = &error else {
+    let SyncError::Origin(OriginFault::OtherRoot {
+        size: 10, proof, ..
+    }) = &error
+    else {
         panic!("{error}");
     };
     assert!(!proof.is_empty());
@@ -568,7 +625,14 @@ fn a_pending_head_must_not_be_taken_back() {
     smaller.epoch = 1;
     smaller.publish();
     let error = Pair::new(&smaller, &store).sync().error();
-    let shrunk = matches!(error, SyncError::Origin(OriginFault::Shrunk { held: 10, size: 3, .. }));
+    let shrunk = matches!(
+        error,
+        SyncError::Origin(OriginFault::Shrunk {
+            held: 10,
+            size: 3,
+            ..
+        })
+    );
     assert!(shrunk, "{error}");
     other.publish();
     Pair::new(&other, &store).sync().report();
@@ -602,7 +666,11 @@ fn a_long_context_takes_several_requests() {
     let store = FakeMirror::default();
     let mut pair = Pair::new(&l, &store);
     pair.sync().report();
-    let begins = pair.kinds.iter().filter(|(k, _)| *k == Kind::EntriesBegin).count();
+    let begins = pair
+        .kinds
+        .iter()
+        .filter(|(k, _)| *k == Kind::EntriesBegin)
+        .count();
     assert!((3..6).contains(&begins), "{begins}");
     assert!(pair.kinds.iter().all(|(_, bytes)| *bytes <= 5 + (2 << 20)));
 }
@@ -623,6 +691,9 @@ fn contradictions_of_directories_name_the_context() {
     let SyncError::Origin(OriginFault::Contexts(what)) = error else {
         panic!("{error}");
     };
-    assert!(matches!(what, diff::Contradiction::Shrunk { signed: 4, .. }), "{what}");
+    assert!(
+        matches!(what, diff::Contradiction::Shrunk { signed: 4, .. }),
+        "{what}"
+    );
     assert_ne!(store.complete_root(), Some(Hash::default()));
 }

@@ -179,7 +179,12 @@ impl Nodes {
             let hash = Hash::from_bytes(hash);
             answers.push(NodeAnswer { hash, node });
         }
-        in_range("nodes answered", answers.len() as u64, 1, NODES_PER_REQUEST_MAX as u64)?;
+        in_range(
+            "nodes answered",
+            answers.len() as u64,
+            1,
+            NODES_PER_REQUEST_MAX as u64,
+        )?;
         Ok(answers)
     }
 }

@@ -18,32 +18,71 @@ fn hex(bytes: &[u8]) -> String {
 fn requests() -> Vec<Request> {
     vec![
         Request::Head { newest: vec![] },
-        Request::Head { newest: b"note".to_vec() },
-        Request::Nodes { hashes: vec![hash(1), hash(2)] },
-        Request::Entries { context: id("ctx"), after_sequence: 3, size: 300 },
-        Request::Payloads { hashes: vec![hash(9)] },
-        Request::Consistency { context: id("ctx"), from: 1, to: 2 },
+        Request::Head {
+            newest: b"note".to_vec(),
+        },
+        Request::Nodes {
+            hashes: vec![hash(1), hash(2)],
+        },
+        Request::Entries {
+            context: id("ctx"),
+            after_sequence: 3,
+            size: 300,
+        },
+        Request::Payloads {
+            hashes: vec![hash(9)],
+        },
+        Request::Consistency {
+            context: id("ctx"),
+            from: 1,
+            to: 2,
+        },
     ]
 }
 
 fn opened() -> OpenedNode {
-    let opening = |name: &str| Opening { id: name.into(), size: 7, root: hash(5) };
-    OpenedNode { node: vec![1; 100], openings: vec![opening("a"), opening("b")] }
+    let opening = |name: &str| Opening {
+        id: name.into(),
+        size: 7,
+        root: hash(5),
+    };
+    OpenedNode {
+        node: vec![1; 100],
+        openings: vec![opening("a"), opening("b")],
+    }
 }
 
 fn replies() -> Vec<Reply<'static>> {
     let answers = vec![
-        NodeAnswer { hash: hash(1), node: None },
-        NodeAnswer { hash: hash(2), node: Some(opened()) },
+        NodeAnswer {
+            hash: hash(1),
+            node: None,
+        },
+        NodeAnswer {
+            hash: hash(2),
+            node: Some(opened()),
+        },
     ];
     vec![
         Reply::Head { notes: vec![] },
-        Reply::Head { notes: vec![b"one".to_vec(), b"two".to_vec()] },
+        Reply::Head {
+            notes: vec![b"one".to_vec(), b"two".to_vec()],
+        },
         Reply::Nodes { answers },
-        Reply::EntriesBegin { context: id("ctx"), after_sequence: 3, size: 300 },
+        Reply::EntriesBegin {
+            context: id("ctx"),
+            after_sequence: 3,
+            size: 300,
+        },
         Reply::Span(b"span"),
-        Reply::Payload { hash: hash(3), bytes: Some(b"payload".to_vec()) },
-        Reply::Payload { hash: hash(3), bytes: None },
+        Reply::Payload {
+            hash: hash(3),
+            bytes: Some(b"payload".to_vec()),
+        },
+        Reply::Payload {
+            hash: hash(3),
+            bytes: None,
+        },
         Reply::Consistency {
             context: id("ctx"),
             from: 1,
@@ -87,10 +126,25 @@ fn golden_bytes() {
     assert_eq!(got[8..], nodes[8..]);
     let expected = [
         (0, "010000008100".to_owned()),
-        (1, format!("090000008102{}{}{}{}", "03", hex(b"one"), "03", hex(b"two"))),
-        (3, format!("0700000083{}{}{}{}", "03", hex(b"ctx"), "03", "ac02")),
+        (
+            1,
+            format!("090000008102{}{}{}{}", "03", hex(b"one"), "03", hex(b"two")),
+        ),
+        (
+            3,
+            format!("0700000083{}{}{}{}", "03", hex(b"ctx"), "03", "ac02"),
+        ),
         (4, format!("0400000084{}", hex(b"span"))),
-        (5, format!("2900000085{}{}{}{}", "03".repeat(32), "01", "07", hex(b"payload"))),
+        (
+            5,
+            format!(
+                "2900000085{}{}{}{}",
+                "03".repeat(32),
+                "01",
+                "07",
+                hex(b"payload")
+            ),
+        ),
         (6, format!("2100000085{}{}", "03".repeat(32), "00")),
         (
             7,
@@ -109,7 +163,11 @@ fn golden_bytes() {
         (9, "01000000ff02".to_owned()),
     ];
     for (at, expected) in expected {
-        assert_eq!(hex(&replies()[at].encode().unwrap()), expected, "reply {at}");
+        assert_eq!(
+            hex(&replies()[at].encode().unwrap()),
+            expected,
+            "reply {at}"
+        );
     }
 }
 
@@ -177,7 +235,10 @@ fn lists_that_promise_too_much_are_refused() {
     for kind in [Kind::NodesRequest, Kind::PayloadsRequest, Kind::HeadRequest] {
         assert!(Request::decode(&body(kind, &huge)).is_err());
         // None at all is no question.
-        assert_eq!(Request::decode(&body(kind, &[0])).is_err(), kind != Kind::HeadRequest);
+        assert_eq!(
+            Request::decode(&body(kind, &[0])).is_err(),
+            kind != Kind::HeadRequest
+        );
     }
     // 65 notes of one byte; 64 pass.
     let notes = |n: u8| [&[n][..], &[1, b'x'].repeat(usize::from(n))].concat();
@@ -199,7 +260,11 @@ fn requests_out_of_range_are_refused() {
     assert!(refused(entries(5, 5)));
     assert!(refused(entries(0, SEQUENCE_MAX + 1)));
     assert!(!refused(entries(4, 5)));
-    let consistency = |from, to| Request::Consistency { context: id("c"), from, to };
+    let consistency = |from, to| Request::Consistency {
+        context: id("c"),
+        from,
+        to,
+    };
     assert!(refused(consistency(0, 1)));
     assert!(refused(consistency(2, 1)));
     assert!(!refused(consistency(1, 1)));
@@ -207,8 +272,15 @@ fn requests_out_of_range_are_refused() {
 
 #[test]
 fn an_answer_never_takes_more_than_its_bound() {
-    let answer = NodeAnswer { hash: hash::content(b"n"), node: Some(opened()) };
+    let answer = NodeAnswer {
+        hash: hash::content(b"n"),
+        node: Some(opened()),
+    };
     let bound = node_answer_bytes(&answer);
-    let frame = Reply::Nodes { answers: vec![answer] }.encode().unwrap();
+    let frame = Reply::Nodes {
+        answers: vec![answer],
+    }
+    .encode()
+    .unwrap();
     assert!(frame.len() <= FRAME_HEADER_BYTES + 1 + bound);
 }

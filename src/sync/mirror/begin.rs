@@ -37,7 +37,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     pub(super) fn head_shown(&mut self, notes: &[Vec<u8>]) -> Result<(), SyncError> {
         let Some((newest, before)) = notes.split_last() else {
             let holds = self.known.complete.is_some() || self.known.pending.is_some();
-            self.ending = Some(if holds { Outcome::Behind } else { Outcome::Nothing });
+            self.ending = Some(if holds {
+                Outcome::Behind
+            } else {
+                Outcome::Nothing
+            });
             return Ok(());
         };
         if let Some(note) = before.first() {
@@ -52,8 +56,16 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             let term = needed.term;
             return Err(LocalFault::TakeoverNotFollowed { term }.into());
         }
-        within("contexts of the origin", head.head().contexts, self.limits.contexts_max)?;
-        within("entries of the origin", head.head().entries, self.limits.entries_max)?;
+        within(
+            "contexts of the origin",
+            head.head().contexts,
+            self.limits.contexts_max,
+        )?;
+        within(
+            "entries of the origin",
+            head.head().entries,
+            self.limits.entries_max,
+        )?;
         let to_complete = relation(self.known.complete.as_ref(), &head)?;
         let to_pending = relation(self.known.pending.as_ref(), &head)?;
         self.shown = Some(head.clone());
@@ -159,7 +171,8 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             }
             let what = "directory node";
             let node = answer.node.ok_or(PeerFault::Missing { what, hash })?;
-            diff.supply(&hash, &node.node, node.openings).map_err(blame)?;
+            diff.supply(&hash, &node.node, node.openings)
+                .map_err(blame)?;
             changed.extend(diff.take_changed().into_iter().map(|c| c.opening));
         }
         Ok(())

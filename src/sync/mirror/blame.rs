@@ -125,7 +125,12 @@ fn invalid_under_root(active: &Active, span: &[u8]) -> Result<Option<RunError>, 
     let _runs_bytes = r.u32("bytes of runs")?;
     let _start = r.u64("span start")?;
     let _end = r.u64("span end")?;
-    in_range("right hashes", right_count as u64, 0, PROOF_HASHES_MAX as u64)?;
+    in_range(
+        "right hashes",
+        right_count as u64,
+        0,
+        PROOF_HASHES_MAX as u64,
+    )?;
     let mut right = Vec::with_capacity(right_count);
     for _ in 0..right_count {
         right.push(r.hash("right hash")?);
@@ -156,7 +161,12 @@ fn fold_run(run: &[u8], frontier: &mut Frontier, rules: &mut Rules) -> Result<()
     let headers_len = r.u32("bytes of headers")? as usize;
     let first = r.u64("first sequence")?;
     let expected = frontier.size().get() + 1;
-    in_range("first sequence", first, expected, expected.min(SEQUENCE_MAX))?;
+    in_range(
+        "first sequence",
+        first,
+        expected,
+        expected.min(SEQUENCE_MAX),
+    )?;
     let _payloads_len = r.u32("bytes of inline payloads")?;
     r.reserved("run bytes 20..24", 4)?;
     let mut ends = Reader::new(r.bytes("ends of headers", 4 * count)?);
@@ -168,7 +178,9 @@ fn fold_run(run: &[u8], frontier: &mut Frontier, rules: &mut Rules) -> Result<()
         let header = headers.get(at..end).ok_or(DecodeError::Invalid { what })?;
         frontier
             .append(leaf_hash(header))
-            .map_err(|_| DecodeError::Invalid { what: "too many leaves" })?;
+            .map_err(|_| DecodeError::Invalid {
+                what: "too many leaves",
+            })?;
         rules.check(header);
         at = end;
     }

@@ -29,19 +29,20 @@ use crate::sync::message::{FRAME_HEADER_BYTES, Reply, Request};
 use crate::sync::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 
 /// Contexts being fetched at a time, each by one request.
-pub const ENTRIES_REQUESTS_MAX: usize = 16;
+pub(crate) const ENTRIES_REQUESTS_MAX: usize = 16;
 /// Payload requests in flight.
-pub const PAYLOAD_REQUESTS_MAX: usize = 8;
+pub(crate) const PAYLOAD_REQUESTS_MAX: usize = 8;
 /// The most bytes of spans one request can bring.
-pub const ANSWER_BYTES_MAX: usize = ENTRIES_ANSWER_BYTES + FRAME_HEADER_BYTES + SPAN_BYTES_MAX;
+pub(crate) const ANSWER_BYTES_MAX: usize =
+    ENTRIES_ANSWER_BYTES + FRAME_HEADER_BYTES + SPAN_BYTES_MAX;
 /// Bytes of spans that are on their way, held or being stored.
-pub const SPANS_BYTES_MAX: usize = 64 << 20;
+pub(crate) const SPANS_BYTES_MAX: usize = 64 << 20;
 /// Spans that are on their way, held or being stored.
-pub const SPANS_MAX: usize = 512;
+pub(crate) const SPANS_MAX: usize = 512;
 /// Bytes of payloads asked for in one request, unless it is a single one.
-pub const PAYLOAD_REQUEST_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const PAYLOAD_REQUEST_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of payloads that are on their way or being stored.
-pub const PAYLOADS_BYTES_MAX: u64 = 32 << 20;
+pub(crate) const PAYLOADS_BYTES_MAX: u64 = 32 << 20;
 
 const _: () = {
     assert!(ENTRIES_REQUESTS_MAX * ANSWER_BYTES_MAX <= SPANS_BYTES_MAX + (1 << 20));
@@ -229,7 +230,9 @@ impl Fetch {
             match known {
                 Some(known) if known != len => return Err(two_lengths(&span)),
                 Some(_) => {}
-                None if ledger.has_outside_payload(&hash).map_err(LocalFault::read)? => {}
+                None if ledger
+                    .has_outside_payload(&hash)
+                    .map_err(LocalFault::read)? => {}
                 None => {
                     let waiting = Vec::new();
                     self.payloads.insert(hash, Payload::Coming { len, waiting });
@@ -240,7 +243,10 @@ impl Fetch {
         if !missing.is_empty() {
             self.lacking.push_back(key);
         }
-        self.lines.entry(span.id().clone()).or_default().push_back(key);
+        self.lines
+            .entry(span.id().clone())
+            .or_default()
+            .push_back(key);
         let held = Held {
             span,
             room,
