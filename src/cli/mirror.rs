@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError, StoreRole};
 use crate::sync::{Outcome, Report};
 
 /// The source is told goodbye for at most this long.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct MirrorArguments {

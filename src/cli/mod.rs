@@ -81,6 +81,8 @@ impl Command {
     const fn log_level(&self) -> &'static str {
         match self {
             Self::Serve(_) => "info",
+            // Why a sync failed is the command's own error message.
+            Self::Mirror(_) => "warn,converge_ledger::node::mirror=error",
             _ => "warn",
         }
     }
