@@ -57,7 +57,7 @@ impl Default for ServeLimits {
             answers_max: 128,
             handshake_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(10),
-            frame_deadline: Duration::from_secs(60),
+            frame_deadline: Duration::from_mins(1),
         }
     }
 }
@@ -233,9 +233,10 @@ async fn answer_streams<L: ReadLedger + 'static>(
 /// Logs a failed answer; true if the whole connection is to end.
 fn end_connection(connection: &Connection, peer: NodeId, error: &AnswerError) -> bool {
     let code = error.code();
-    match code {
-        CloseCode::Done => tracing::debug!(%peer, %error, "answer dropped"),
-        _ => tracing::warn!(%peer, %error, ?code, "answer failed"),
+    if code == CloseCode::Done {
+        tracing::debug!(%peer, %error, "answer dropped");
+    } else {
+        tracing::warn!(%peer, %error, ?code, "answer failed");
     }
     if code == CloseCode::Misbehaved {
         code.close(connection);

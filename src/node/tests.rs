@@ -68,6 +68,13 @@ async fn pull<S: StoreMirror + 'static>(
     catch_up(&endpoint, me, Arc::clone(store), config, |_| ()).await
 }
 
+fn peer(error: CatchUpError) -> PeerFault {
+    match error {
+        CatchUpError::Sync(SyncError::Peer(fault)) => *fault,
+        other => panic!("{other}"),
+    }
+}
+
 fn ledger() -> FakeLedger {
     let mut l = FakeLedger::new(1);
     for n in 0..40u8 {
@@ -77,7 +84,10 @@ fn ledger() -> FakeLedger {
             &[&small[..], &[vec![n; 6000]]].concat(),
         );
     }
-    let big: Vec<Vec<u8>> = (0..1200).map(|n| vec![(n % 200) as u8; 4000]).collect();
+    let big: Vec<Vec<u8>> = (0..6u8)
+        .flat_map(|_| 0..200)
+        .map(|n| vec![n; 4000])
+        .collect();
     l.append("big", &big);
     l.publish();
     l
@@ -157,24 +167,20 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_drips_or_stalls_is_timed_out() {
     let frame = Reply::Head { notes: vec![] }.encode().unwrap();
-    for sent in 0..frame.len() {
-        let part = frame[..sent].to_vec();
-        let (held, hold) = oneshot::channel::<()>();
+    for len in 0..frame.len() {
+        let part = frame[..len].to_vec();
+        let (keep, kept) = oneshot::channel::<()>();
         let address = rogue(|mut send| async move {
             send.write_all(&part).await.unwrap();
             // The stream stays open until the mirror has gone.
-            let _ = hold.await;
+            let _ = kept.await;
         });
         let store = Arc::new(FakeMirror::default());
         let mut config = config(address);
         config.frame_deadline = SHORT;
         let error = pull(&key(2), &store, &config).await.unwrap_err();
-        let what = "a frame";
-        assert!(
-            matches!(error, CatchUpError::TimedOut { what: w } if w == what),
-            "{error}"
-        );
-        drop(held);
+        assert!(matches!(error, CatchUpError::TimedOut { .. }), "{error}");
+        drop(keep);
     }
 }
 
@@ -211,11 +217,8 @@ async fn broken_off_answers_are_not_taken_for_finished() {
     });
     let store = Arc::new(FakeMirror::default());
     let error = pull(&key(2), &store, &config(address)).await.unwrap_err();
-    let early = matches!(
-        error,
-        CatchUpError::Sync(SyncError::Peer(PeerFault::EndedEarly { .. }))
-    );
-    assert!(early, "{error}");
+    let fault = peer(error);
+    assert!(matches!(fault, PeerFault::EndedEarly { .. }), "{fault}");
     let address = rogue(|mut send| async move {
         send.reset(CloseCode::Internal.code()).unwrap();
     });
@@ -228,11 +231,8 @@ async fn broken_off_answers_are_not_taken_for_finished() {
             .unwrap();
     });
     let error = pull(&key(2), &store, &config(address)).await.unwrap_err();
-    let malformed = matches!(
-        error,
-        CatchUpError::Sync(SyncError::Peer(PeerFault::Malformed(_)))
-    );
-    assert!(malformed, "{error}");
+    let fault = peer(error);
+    assert!(matches!(fault, PeerFault::Malformed(_)), "{fault}");
 }
 
 async fn connect(address: SocketAddr) -> (Endpoint, quinn::Connection) {
@@ -344,7 +344,7 @@ async fn a_store_is_mirrored_and_the_mirror_mirrored() {
     let mut stores = vec![(own, 1u8)];
     for round in 0..3 {
         let drafts = (0..400).map(|n| {
-            let payload = vec![(n % 251) as u8; if n % 50 == 0 { 5000 + n } else { n }];
+            let payload = vec![7; if n % 50 == 0 { 5000 + n } else { n }];
             (id(n * n + round), Draft::new("key", payload).unwrap())
         });
         stores[0].0.append(drafts.collect()).unwrap();

@@ -21,6 +21,9 @@ use crate::limits::RECORD_HEADER_BYTES;
 /// Segments kept open for reading.
 const OPEN_SEGMENTS_MAX: usize = 32;
 
+/// Memory of a group that is kept for the next one: 4 MiB.
+const SPARE_BYTES_MAX: usize = 4 << 20;
+
 /// Why a group was not made durable.
 #[derive(Debug)]
 pub(crate) enum WriteError {
@@ -48,6 +51,8 @@ pub(crate) struct LogWriter {
     synced: Position,
     /// The segment ends with a seal and there is no next one yet.
     sealed: bool,
+    /// Memory of the last group, for the next one.
+    spare: Vec<u8>,
 }
 
 /// A new segment header; the tag key is random so that bytes of one segment
@@ -124,7 +129,14 @@ impl LogWriter {
             chain,
             synced,
             sealed,
+            spare: Vec::new(),
         })
+    }
+
+    /// Memory to build the next group in: fresh pages for every group would
+    /// cost more than hashing it.
+    pub(crate) fn take_spare(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spare)
     }
 
     /// The end of the last group.
@@ -177,6 +189,9 @@ impl LogWriter {
         self.reserve.wrote(end.offset());
         self.end = end;
         self.chain = chain;
+        if bytes.capacity() <= SPARE_BYTES_MAX {
+            self.spare = bytes;
+        }
         Ok(start)
     }
 

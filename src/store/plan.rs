@@ -71,11 +71,15 @@ pub(crate) struct Plan<'s, S> {
     now_ns: u64,
     group: Group,
     works: Vec<Work>,
+    /// The number the next context gets that is new in this group.
+    next_number: u64,
     by_id: HashMap<ContextId, usize>,
     /// Request ids of this group: where they were answered.
     requests: HashMap<(u64, RequestKey), Answered>,
     payloads: HashSet<Hash>,
     effects: Vec<(u64, u32, Effect)>,
+    /// Drafts that are built: freed after the group is answered, not before.
+    spent: Vec<Draft>,
 }
 
 /// A request id answered within the group.
@@ -89,12 +93,17 @@ struct Answered {
 pub(crate) struct Planned {
     pub(crate) group: Group,
     pub(crate) effects: Vec<(u64, u32, Effect)>,
+    pub(crate) spent: Vec<Draft>,
 }
 
 impl Planned {
     /// Records and what they change, by their offset in the group.
     pub(crate) fn new(group: Group, effects: Vec<(u64, u32, Effect)>) -> Self {
-        Self { group, effects }
+        Self {
+            group,
+            effects,
+            spent: Vec::new(),
+        }
     }
 
     /// The effects once the group's place is known.
@@ -111,16 +120,18 @@ impl Planned {
 impl<'s, S: PlanState> Plan<'s, S> {
     /// An empty group. `now_ns` is the wall clock of all its entries, unless
     /// the context is already ahead of it.
-    pub(crate) fn new(state: &'s S, now_ns: u64) -> Self {
+    pub(crate) fn new(state: &'s S, now_ns: u64, memory: Vec<u8>) -> Self {
         Self {
             state,
             now_ns,
-            group: Group::new(),
+            group: Group::reusing(memory),
             works: Vec::new(),
+            next_number: state.next_number(),
             by_id: HashMap::new(),
             requests: HashMap::new(),
             payloads: HashSet::new(),
             effects: Vec::new(),
+            spent: Vec::new(),
         }
     }
 
@@ -136,6 +147,9 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 // Contexts that only this request touched leave no trace.
                 for work in self.works.drain(known..) {
                     self.by_id.remove(&work.id);
+                    if work.after.size() == 0 {
+                        self.next_number -= 1;
+                    }
                 }
                 Err(error)
             }
@@ -148,15 +162,8 @@ impl<'s, S: PlanState> Plan<'s, S> {
             return at;
         }
         let (number, after) = self.state.context(id).unwrap_or_else(|| {
-            let new = self
-                .works
-                .iter()
-                .filter(|w| w.number >= self.state.next_number())
-                .count();
-            (
-                self.state.next_number() + new as u64,
-                Accumulator::default(),
-            )
+            self.next_number += 1;
+            (self.next_number - 1, Accumulator::default())
         });
         self.works.push(Work {
             id: id.clone(),
@@ -171,7 +178,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
     }
 
     fn resolve(&mut self, drafts: &[(ContextId, Draft)]) -> Result<Vec<Resolved>, AppendError> {
-        let mut tips: HashMap<usize, Tip> = HashMap::new();
+        let mut tips: Vec<Option<Tip>> = Vec::new();
         let mut ids: HashMap<(usize, &str), usize> = HashMap::new();
         let mut resolved = Vec::with_capacity(drafts.len());
         let mut last: Option<(&ContextId, usize)> = None;
@@ -203,7 +210,13 @@ impl<'s, S: PlanState> Plan<'s, S> {
             let Some(work) = self.works.get(at) else {
                 continue;
             };
-            let tip = tips.entry(at).or_insert(Tip {
+            if tips.len() <= at {
+                tips.resize(at + 1, None);
+            }
+            let Some(tip) = tips.get_mut(at) else {
+                continue;
+            };
+            let tip = tip.get_or_insert(Tip {
                 sequence: work.after.size(),
                 lamport: work.after.lamport,
                 appended_at_ns: work.after.appended_at_ns,
@@ -317,6 +330,8 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 draft,
             };
             self.requests.insert((work.number, key), answered);
+        } else {
+            self.spent.push(draft);
         }
     }
 
@@ -388,7 +403,11 @@ impl<'s, S: PlanState> Plan<'s, S> {
         for work in &mut self.works {
             work.flush(&mut self.group, &mut self.effects);
         }
-        Planned::new(self.group, self.effects)
+        Planned {
+            group: self.group,
+            effects: self.effects,
+            spent: self.spent,
+        }
     }
 }
 

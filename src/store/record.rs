@@ -426,6 +426,15 @@ impl Group {
         Self::default()
     }
 
+    /// A group without records that builds in memory used before.
+    pub(crate) fn reusing(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Self {
+            bytes: buffer,
+            records: Vec::new(),
+        }
+    }
+
     /// Adds a record whose body `fill` appends. Returns where the record will
     /// start, from the start of the group, and the length of its body.
     pub(crate) fn add(&mut self, kind: RecordType, fill: impl FnOnce(&mut Vec<u8>)) -> (u64, u32) {

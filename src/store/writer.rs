@@ -230,8 +230,9 @@ impl Writer {
     /// Takes all appends at the front into one group.
     fn append_group(&mut self, waiting: &mut VecDeque<Command>) {
         let mut answers: Vec<(AppendDone, Vec<Appended>)> = Vec::new();
-        let planned = {
-            let mut plan = Plan::new(&self.view, self.options.clock.now_ns());
+        let mut planned = {
+            let memory = self.log.take_spare();
+            let mut plan = Plan::new(&self.view, self.options.clock.now_ns(), memory);
             while let Some(Command::Append { .. }) = waiting.front() {
                 let Some(Command::Append { drafts, done }) = waiting.pop_front() else {
                     break;
@@ -243,6 +244,8 @@ impl Writer {
             }
             plan.finish()
         };
+        // Freed when everyone has been answered.
+        let _spent = std::mem::take(&mut planned.spent);
         match self.commit(planned) {
             Ok(()) => {
                 for (done, appended) in answers {
@@ -319,7 +322,7 @@ impl Writer {
         if planned.group.is_empty() {
             return Ok(());
         }
-        let Planned { group, effects } = planned;
+        let Planned { group, effects, .. } = planned;
         let start = match self.log.append(group) {
             Ok(start) => start,
             Err(error) => return Err(self.note_failure(error)),

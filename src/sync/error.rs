@@ -18,16 +18,28 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 pub enum SyncError {
     /// The peer misbehaved or cannot serve: drop it and try another.
     #[error("peer: {0}")]
-    Peer(#[from] PeerFault),
+    Peer(Box<PeerFault>),
     /// The origin signed what cannot be: stop syncing it.
     #[error("origin: {0}")]
-    Origin(#[from] OriginFault),
+    Origin(Box<OriginFault>),
     /// This side failed or refused; the peer is not to blame.
     #[error("local: {0}")]
     Local(#[from] LocalFault),
     /// The sync was ended from outside.
     #[error("closed")]
     Closed,
+}
+
+impl From<PeerFault> for SyncError {
+    fn from(fault: PeerFault) -> Self {
+        Self::Peer(Box::new(fault))
+    }
+}
+
+impl From<OriginFault> for SyncError {
+    fn from(fault: OriginFault) -> Self {
+        Self::Origin(Box::new(fault))
+    }
 }
 
 /// What a peer did wrong.

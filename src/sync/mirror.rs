@@ -17,6 +17,7 @@
 mod begin;
 mod blame;
 mod fetch;
+mod held;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -147,7 +148,7 @@ enum Asked {
     Head { answered: bool },
     Nodes { hashes: VecDeque<Hash> },
     Entries(Active),
-    Payloads(fetch::PayloadRequest),
+    Payloads(held::PayloadRequest),
     Consistency(Box<blame::Dispute>),
 }
 

@@ -19,6 +19,7 @@ use super::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
+use crate::head::SignedHead;
 use crate::ledger::ReadLedger;
 use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SPAN_BYTES_MAX};
 use crate::run::{Run, RunError, SPAN_FIXED_BYTES, encode_span};
@@ -136,7 +137,7 @@ impl Answer {
             State::Done => Ok(None),
             State::Head => {
                 let head = ledger.newest_head().map_err(SourceError::Ledger)?;
-                let notes = head.iter().map(|h| h.note_bytes().to_vec()).collect();
+                let notes = head.iter().map(SignedHead::note_bytes).collect();
                 Ok(Some(Reply::Head { notes }.encode()?))
             }
             State::Nodes(hashes) => self.next_nodes(ledger, hashes),

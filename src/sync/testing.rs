@@ -22,7 +22,7 @@ use crate::ledger::{
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
-use crate::run::{Accumulator, Run, RunBuilder};
+use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder};
 use crate::tree::{MemoryNodes, NodeId};
 
 pub(crate) fn signer(seed: u8) -> SignerKey {
@@ -264,10 +264,14 @@ impl FakeMirror {
             }
             Ingest::Payloads(payloads) => {
                 assert!(!payloads.is_empty());
-                state.payloads.extend(payloads.iter().map(|p| p.hash()));
+                state
+                    .payloads
+                    .extend(payloads.iter().map(CheckedPayload::hash));
             }
             Ingest::Span { span, payloads } => {
-                state.payloads.extend(payloads.iter().map(|p| p.hash()));
+                state
+                    .payloads
+                    .extend(payloads.iter().map(CheckedPayload::hash));
                 for (hash, _) in span.outside_payloads() {
                     assert!(state.payloads.contains(hash), "a span before its payload");
                 }
@@ -382,7 +386,7 @@ pub(crate) type Tamper<'a> = dyn FnMut(usize, &Request, Vec<u8>) -> Vec<Vec<u8>>
 
 /// How a sync of the pair ended.
 pub(crate) enum End {
-    Done(Report),
+    Done(Box<Report>),
     Fail(SyncError),
     /// Cut off as asked.
     Cut,
@@ -391,7 +395,7 @@ pub(crate) enum End {
 impl End {
     pub(crate) fn report(self) -> Report {
         match self {
-            Self::Done(report) => report,
+            Self::Done(report) => *report,
             Self::Fail(error) => panic!("{error}"),
             Self::Cut => panic!("cut"),
         }
@@ -451,7 +455,7 @@ impl<'a> Pair<'a> {
         let mut mirror = Mirror::new(self.store, origin, self.limits);
         let mut streams: Vec<Stream> = Vec::new();
         let mut stores: VecDeque<(StoreToken, Ingest)> = VecDeque::new();
-        let mut stored = 0;
+        let mut done = 0;
         mirror.start();
         loop {
             while let Some(output) = mirror.poll_output() {
@@ -466,13 +470,13 @@ impl<'a> Pair<'a> {
                     Output::Store { token, item } => stores.push_back((token, item)),
                     Output::Done(report) => {
                         assert!(stores.is_empty() && mirror.poll_output().is_none());
-                        return End::Done(report);
+                        return End::Done(Box::new(report));
                     }
                     Output::Fail(error) => {
                         // What was verified before is stored all the same.
-                        stores
-                            .into_iter()
-                            .for_each(|(_, item)| self.store.apply(item));
+                        for (_, item) in stores {
+                            self.store.apply(item);
+                        }
                         return End::Fail(error);
                     }
                 }
@@ -482,12 +486,12 @@ impl<'a> Pair<'a> {
             assert!(choices > 0, "the engine waits for nothing");
             let choice = dice.as_mut().map_or(0, |d| d.below(choices));
             if choice == streams.len() {
-                if self.cut_after == Some(stored) {
+                if self.cut_after == Some(done) {
                     return End::Cut;
                 }
                 let (token, item) = stores.pop_front().unwrap();
                 self.store.apply(item);
-                stored += 1;
+                done += 1;
                 mirror.handle_stored(token);
                 continue;
             }

@@ -12,7 +12,9 @@ fn hash(n: u8) -> Hash {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes
+        .iter()
+        .fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
 fn requests() -> Vec<Request> {

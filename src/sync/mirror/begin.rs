@@ -80,9 +80,10 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         if to_pending == Relation::Same {
             // Everything below it was proven when it was written down.
             let openings = std::mem::take(&mut self.known.pending_openings);
-            return self.begin_fetch(openings);
+            self.begin_fetch(openings);
+            return Ok(());
         }
-        self.descend(head)
+        self.descend(&head)
     }
 
     /// A note that comes before the newest head: a takeover or a rotation.
@@ -112,7 +113,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         }
     }
 
-    fn descend(&mut self, head: SignedHead) -> Result<(), SyncError> {
+    fn descend(&mut self, head: &SignedHead) -> Result<(), SyncError> {
         let complete = self.known.complete.as_ref();
         let own_root = complete.map_or_else(empty_root, |h| h.head().directory_root);
         let sums = Sums {
@@ -190,7 +191,8 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             openings: openings.clone(),
         };
         self.store(Ingest::Seen(seen), fetch::Stored::default());
-        self.begin_fetch(openings)
+        self.begin_fetch(openings);
+        Ok(())
     }
 
     /// A head that replaces an unfinished one must not take back what that one
@@ -228,11 +230,10 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         Ok(())
     }
 
-    fn begin_fetch(&mut self, openings: Vec<Opening>) -> Result<(), SyncError> {
+    fn begin_fetch(&mut self, openings: Vec<Opening>) {
         self.changed = openings.len() as u64;
         self.fetch = fetch::Fetch::new(openings);
         self.phase = Phase::Fetch;
-        Ok(())
     }
 
     /// Where the head that is being fetched stands.
