@@ -4,7 +4,7 @@
 //! before it durable. Batches are stored strictly one after the other, so that
 //! what is stored is always the beginning of the input.
 
-use std::fs::File;
+use std::fs;
 use std::io::{self, BufReader, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -46,11 +46,12 @@ pub(super) struct AppendArguments {
     /// Makes a retry safe: the same id with the same content is stored once
     #[arg(long, value_name = "ID", conflicts_with = "ndjson")]
     request_id: Option<String>,
-    /// Append a line per entry from a file, or from stdin if it is `-`:
-    /// {"key","payload"|"payload_base64","metadata"?,"context"?,"request_id"?}
+    /// Append an entry per line of a file, or of stdin if it is `-`: JSON
+    /// objects with `key`, `payload` or `payload_base64`, and if wanted
+    /// `metadata`, `context`, `request_id`
     #[arg(long, value_name = "FILE")]
     ndjson: Option<PathBuf>,
-    /// Print {"entries","last_sequence","seconds"}
+    /// Print one JSON object: `entries`, `last_sequence`, `seconds`
     #[arg(long)]
     json: bool,
 }
@@ -62,7 +63,7 @@ struct AppendJson {
     seconds: f64,
 }
 
-pub(super) fn run(data: &DataDir, arguments: AppendArguments) -> Result<(), CliError> {
+pub(super) fn run(data: &DataDir, arguments: &AppendArguments) -> Result<(), CliError> {
     let context = match &arguments.context {
         Some(name) => Some(
             ContextId::new(name).map_err(|error| CliError::usage(error).context("--context"))?,
@@ -74,8 +75,8 @@ pub(super) fn run(data: &DataDir, arguments: AppendArguments) -> Result<(), CliE
     }
     // clap requires both without --ndjson.
     let context = context.ok_or_else(|| CliError::usage("--context is missing"))?;
-    let draft = draft(arguments.key.as_deref().unwrap_or_default(), &arguments)?;
-    append_one(data, context, draft, arguments.json)
+    let draft = draft(arguments.key.as_deref().unwrap_or_default(), arguments)?;
+    append_one(data, &context, draft, arguments.json)
 }
 
 fn draft(key: &str, arguments: &AppendArguments) -> Result<Draft, CliError> {
@@ -104,8 +105,8 @@ fn draft(key: &str, arguments: &AppendArguments) -> Result<Draft, CliError> {
         .map_err(CliError::usage)
 }
 
-fn open(path: &Path) -> Result<File, CliError> {
-    File::open(path).map_err(|error| CliError::could_not(error).context(path.display()))
+fn open(path: &Path) -> Result<fs::File, CliError> {
+    fs::File::open(path).map_err(|error| CliError::could_not(error).context(path.display()))
 }
 
 /// Reads a payload; one byte more than allowed is enough to refuse it.
@@ -120,7 +121,7 @@ fn read_payload(reader: impl Read) -> Result<Vec<u8>, CliError> {
 
 fn append_one(
     data: &DataDir,
-    context: ContextId,
+    context: &ContextId,
     draft: Draft,
     json: bool,
 ) -> Result<(), CliError> {
@@ -161,7 +162,7 @@ fn append_one(
 struct Stored {
     lines: u64,
     last_sequence: u64,
-    stored_before: u64,
+    repeated: u64,
 }
 
 fn append_many(
@@ -177,8 +178,8 @@ fn append_many(
         let bytes = file
             .metadata()
             .ok()
-            .filter(|m| m.is_file())
-            .map(|m| m.len());
+            .filter(fs::Metadata::is_file)
+            .map(|metadata| metadata.len());
         (Box::new(file), bytes)
     };
     let start = Instant::now();
@@ -197,7 +198,7 @@ fn append_many(
             seconds,
         })?;
     } else {
-        let before = match stored.stored_before {
+        let before = match stored.repeated {
             0 => String::new(),
             some => format!(", {some} of them before"),
         };
@@ -233,16 +234,16 @@ fn pump(
     let outcome = receiver.iter().try_for_each(|batch| {
         let batch = batch.map_err(|bad| {
             let what = format!("line {}", bad.line);
-            not_stored(bad.error, what, bad.first_line, stored.lines)
+            not_stored(bad.error, &what, bad.first_line, stored.lines)
         })?;
         let (first, last) = (batch.first_line, batch.last_line);
         let appended = store.append(batch.drafts).map_err(|error| {
             let what = format!("lines {first} to {last}");
-            not_stored(error.into(), what, first, stored.lines)
+            not_stored(error.into(), &what, first, stored.lines)
         })?;
         stored.lines = last;
         stored.last_sequence = appended.last().map_or(0, |appended| appended.sequence);
-        stored.stored_before += appended
+        stored.repeated += appended
             .iter()
             .filter(|appended| appended.stored_before)
             .count() as u64;
@@ -255,7 +256,7 @@ fn pump(
 }
 
 /// Says what is stored and what is not.
-fn not_stored(error: CliError, what: String, first_line: u64, stored: u64) -> CliError {
+fn not_stored(error: CliError, what: &str, first_line: u64, stored: u64) -> CliError {
     let error = error.context(what);
     match stored {
         0 => error.hint("Nothing was stored."),

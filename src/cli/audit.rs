@@ -14,7 +14,8 @@ use crate::store::{self, AuditReport, FirstBad, Position, StoreError};
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
-    /// Print {"ok","contexts","entries","bytes","seconds","first_bad"}
+    /// Print one JSON object: `ok`, `contexts`, `entries`, `bytes`, `seconds`,
+    /// `first_bad`
     #[arg(long)]
     json: bool,
 }

@@ -163,11 +163,9 @@ impl From<CatchUpError> for CliError {
 impl From<SyncError> for CliError {
     fn from(error: SyncError) -> Self {
         match &error {
-            SyncError::Peer(
-                PeerFault::Refused { .. }
-                | PeerFault::Missing { .. }
-                | PeerFault::EndedEarly { .. },
-            ) => Self::could_not(error).hint("Run this again, or pull from another peer."),
+            SyncError::Peer(fault) if cannot_serve(fault) => {
+                Self::could_not(error).hint("Run this again, or pull from another peer.")
+            }
             SyncError::Peer(_) => Self::verification(error)
                 .hint("Nothing unverified was stored. Pull from another peer of this origin."),
             SyncError::Origin(_) => Self::verification(error).hint(
@@ -182,4 +180,12 @@ impl From<SyncError> for CliError {
             _ => Self::could_not(error),
         }
     }
+}
+
+/// A peer that does not have something has not served anything wrong.
+const fn cannot_serve(fault: &PeerFault) -> bool {
+    matches!(
+        fault,
+        PeerFault::Refused { .. } | PeerFault::Missing { .. } | PeerFault::EndedEarly { .. }
+    )
 }

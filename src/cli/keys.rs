@@ -10,7 +10,7 @@ use crate::store::StoreRole;
 
 #[derive(Debug, Args)]
 pub(super) struct KeysArguments {
-    /// Print {"origin_vkey","node_key"}
+    /// Print one JSON object: `origin_vkey`, `node_key`
     #[arg(long)]
     json: bool,
 }

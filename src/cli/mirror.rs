@@ -37,7 +37,8 @@ pub(super) struct MirrorArguments {
     /// Catch up once and end
     #[arg(long, required = true)]
     once: bool,
-    /// Print {"origin","epoch","directory_root","entries","bytes","seconds"}
+    /// Print one JSON object: `origin`, `epoch`, `directory_root`, `entries`,
+    /// `bytes`, `seconds`
     #[arg(long)]
     json: bool,
 }

@@ -90,7 +90,7 @@ impl Command {
     fn run(self, data: &DataDir) -> Result<(), CliError> {
         match self {
             Self::Init(arguments) => init::run(data, arguments),
-            Self::Append(arguments) => append::run(data, arguments),
+            Self::Append(arguments) => append::run(data, &arguments),
             Self::Get(arguments) => read::get(data, &arguments),
             Self::Contexts(arguments) => read::contexts(data, &arguments),
             Self::Head(arguments) => read::head(data, &arguments),

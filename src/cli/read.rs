@@ -39,7 +39,7 @@ pub(super) struct GetArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ContextsArguments {
-    /// Print one JSON object a line: {"context","size","root"}
+    /// Print one JSON object a line: `context`, `size`, `root`
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,6 @@
 //! `serve` and `mirror` between processes over loopback.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use crate::support::{Place, SAMPLE, Server, fields};
@@ -168,11 +169,11 @@ fn many_contexts_travel_in_one_sync() {
     let place = Place::new();
     place.run("s", &["init"]).expect(0);
     let sample = fs::read_to_string(SAMPLE).unwrap();
-    let spread: String = sample
-        .lines()
-        .enumerate()
-        .map(|(at, line)| format!("{{\"context\":\"job-{}\",{}\n", at % 1000, &line[1..]))
-        .collect();
+    let mut spread = String::new();
+    for (at, line) in sample.lines().enumerate() {
+        let rest = &line[1..];
+        writeln!(spread, "{{\"context\":\"job-{}\",{rest}", at % 1000).unwrap();
+    }
     place
         .run_in("s", &["append", "--ndjson", "-"], spread.as_bytes())
         .expect(0);
