@@ -22,6 +22,8 @@
 //! Without default features only layers 0 to 2 are built: a verifier for
 //! auditors. The formats are written down in `spec/`.
 
+#[cfg(feature = "node")]
+pub mod cli;
 pub mod directory;
 pub mod encoding;
 pub mod entry;

@@ -2,6 +2,18 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::store::Clock;
+
+/// The system's wall clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+}
+
 /// Nanoseconds since 1970; 0 if the clock is set before that, and the largest
 /// value in the year 2554 and later.
 #[must_use]

@@ -192,9 +192,16 @@ fn name_it(
         };
     }
     let segments = list_segments(disk)?;
-    let mut at = position;
-    let mut next_of: HashMap<u64, u64> = HashMap::new();
-    for number in position.segment().max(1)..=segments.highest {
+    // From the beginning of the group that is bad: it may be the one that
+    // names the context, and what precedes the bad record in it is sound.
+    let mut at = position.min(replayed.end);
+    let mut witness = Witness {
+        index: &replayed.index,
+        names: HashMap::new(),
+        next_of: HashMap::new(),
+        lost_payload: None,
+    };
+    for number in at.segment().max(1)..=segments.highest {
         let opened = match open_segment(disk, number, super::disk::Access::Read) {
             Ok(Ok(segment)) => segment,
             // Missing or unreadable: what follows may still tell by its gaps.
@@ -203,7 +210,7 @@ fn name_it(
         if number != at.segment() || at.offset() < super::scan::SEGMENT_HEADER_LEN {
             at = Position::new(number, super::scan::SEGMENT_HEADER_LEN);
         }
-        let named = look_on(&opened, at, position, &replayed.index, &mut next_of)
+        let named = look_on(&opened, at, position, &mut witness)
             .map_err(|error| StoreError::io("read a segment", error))?;
         if let Some((context, sequence)) = named {
             bad.context = Some(context);
@@ -215,14 +222,24 @@ fn name_it(
     Ok(bad)
 }
 
+/// What the bytes behind the last good group say of contexts.
+struct Witness<'i> {
+    index: &'i Index,
+    /// Contexts named behind it.
+    names: HashMap<u64, String>,
+    /// The sequence expected next.
+    next_of: HashMap<u64, u64>,
+    /// The bad record is this payload: an entry that refers to it is bad.
+    lost_payload: Option<Hash>,
+}
+
 /// Looks at `bad`, if a run's header is still readable there, and otherwise on
 /// through the segment for the first run that leaves a gap.
 fn look_on(
     segment: &OpenSegment,
     mut at: Position,
     bad: Position,
-    index: &Index,
-    next_of: &mut HashMap<u64, u64>,
+    witness: &mut Witness<'_>,
 ) -> std::io::Result<Option<(String, u64)>> {
     let mut header = [0u8; RECORD_HEADER_BYTES];
     loop {
@@ -240,9 +257,18 @@ fn look_on(
             if intact || at == bad {
                 step += record.padded_len() as u64;
             }
+            if record.kind == RecordType::Context
+                && intact
+                && let Ok((number, id)) = body::get_context(&body)
+            {
+                witness.names.insert(number, id.as_str().to_owned());
+            }
+            if record.kind == RecordType::Payload && at == bad {
+                witness.lost_payload = body.get(..Hash::LEN).and_then(Hash::from_slice);
+            }
             if record.kind == RecordType::Run
                 && (intact || at == bad)
-                && let Some(found) = judge_run(&body, at == bad, index, next_of)
+                && let Some(found) = judge_run(&body, at == bad, witness)
             {
                 return Ok(Some(found));
             }
@@ -256,16 +282,13 @@ fn look_on(
 
 /// The first entry of a run that is wrong, or that the run's place shows to be
 /// missing.
-fn judge_run(
-    body: &[u8],
-    is_bad: bool,
-    index: &Index,
-    next_of: &mut HashMap<u64, u64>,
-) -> Option<(String, u64)> {
+fn judge_run(body: &[u8], is_bad: bool, witness: &mut Witness<'_>) -> Option<(String, u64)> {
     let (number, bytes) = body::get_run(body).ok()?;
-    let context = index.context(number)?;
-    let name = context.id.as_str().to_owned();
-    let expected = *next_of.entry(number).or_insert(context.after.size() + 1);
+    let (name, size) = match witness.index.context(number) {
+        Some(context) => (context.id.as_str().to_owned(), context.after.size()),
+        None => (witness.names.get(&number)?.clone(), 0),
+    };
+    let expected = *witness.next_of.entry(number).or_insert(size + 1);
     if is_bad {
         return Some((
             name,
@@ -273,10 +296,18 @@ fn judge_run(
         ));
     }
     let run = Run::decode(bytes).ok()?;
+    if let Some(lost) = witness.lost_payload
+        && let Some(entry) = run
+            .entries()
+            .filter_map(Result::ok)
+            .find(|entry| entry.header.payload_hash == lost)
+    {
+        return Some((name, entry.header.sequence));
+    }
     if run.first() > expected {
         return Some((name, expected));
     }
-    next_of.insert(number, run.last() + 1);
+    witness.next_of.insert(number, run.last() + 1);
     None
 }
 

@@ -8,7 +8,7 @@
 //!   head first, payloads before the span that needs them, spans of a context
 //!   in order, completion last and only once all before it is durable;
 //! * frames are never refused for lack of room: a request is made only if its
-//!   whole answer fits the budgets of [`fetch`];
+//!   whole answer fits the budgets of `fetch`;
 //! * after [`Output::Fail`] or [`Output::Done`] it says nothing more.
 //!
 //! A crash or a cut connection loses what was not stored. The next sync reads

@@ -1,0 +1,157 @@
+//! `audit`: recompute and verify a store, without lock or index.
+
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::data::DataDir;
+use super::error::{self, CliError};
+use super::output::{Out, escape, seconds};
+use super::progress;
+use crate::store::disk::{Access, Disk};
+use crate::store::{self, AuditReport, FirstBad, Position, StoreError};
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArguments {
+    /// Print one JSON object: `ok`, `contexts`, `entries`, `bytes`, `seconds`,
+    /// `first_bad`
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct AuditJson<'a> {
+    ok: bool,
+    contexts: u64,
+    entries: u64,
+    bytes: u64,
+    seconds: f64,
+    first_bad: Option<FirstBadJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct FirstBadJson<'a> {
+    context: Option<&'a str>,
+    sequence: Option<u64>,
+    segment: u32,
+    offset: u32,
+    reason: &'a str,
+}
+
+pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliError> {
+    let start = Instant::now();
+    let bar = progress::bar(Some(log_bytes(data.disk())));
+    let outcome = store::audit(data.disk(), &mut |bytes| bar.set_position(bytes));
+    bar.finish_and_clear();
+    let (report, first_bad) = match outcome {
+        Ok(mut report) => {
+            let first_bad = report.first_bad.take();
+            (Some(report), first_bad)
+        }
+        // Not even the beginning of the log, or head.note, can be read.
+        Err(error) if error.is_verification_failure() => (None, Some(unnamed(&error))),
+        Err(error) => return Err(CliError::from(error).context(data.path().display())),
+    };
+    let seconds = seconds(start.elapsed());
+    let mut out = Out::new();
+    if arguments.json {
+        let of = |count: fn(&AuditReport) -> u64| report.as_ref().map_or(0, count);
+        out.json(&AuditJson {
+            ok: first_bad.is_none(),
+            contexts: of(|report| report.contexts),
+            entries: of(|report| report.entries),
+            bytes: of(|report| report.bytes),
+            seconds,
+            first_bad: first_bad.as_ref().map(|bad| FirstBadJson {
+                context: bad.context.as_deref(),
+                sequence: bad.sequence,
+                segment: bad.position.segment(),
+                offset: bad.position.offset(),
+                reason: &bad.reason,
+            }),
+        })?;
+    } else {
+        if let Some(report) = &report {
+            print_report(&mut out, report, seconds)?;
+        }
+        match &first_bad {
+            None => out.line("audit passed")?,
+            Some(bad) => print_bad(&mut out, bad)?,
+        }
+    }
+    out.flush()?;
+    match first_bad {
+        None => Ok(()),
+        // Said above, in whatever form was asked for.
+        Some(_) if arguments.json => Err(CliError::quiet(error::VERIFICATION)),
+        Some(_) => Err(CliError::verification("the store does not verify").hint(
+            "Nothing was changed. What lies before the first bad entry is sound; restore the \
+             directory from a mirror or a copy.",
+        )),
+    }
+}
+
+/// Bytes of all segments, for the progress bar only.
+fn log_bytes(disk: &dyn Disk) -> u64 {
+    let names = disk.list("log").unwrap_or_default();
+    let lengths = names.iter().filter_map(|name| {
+        let file = disk.open(&format!("log/{name}"), Access::Read).ok()?;
+        file.len().ok()
+    });
+    lengths.sum()
+}
+
+/// What can be said of a store whose log cannot be followed at all.
+fn unnamed(error: &StoreError) -> FirstBad {
+    let position = match error {
+        StoreError::Damaged(damage) => damage.position,
+        StoreError::Corrupt { position, .. } | StoreError::Inconsistent { position, .. } => {
+            *position
+        }
+        _ => Position::default(),
+    };
+    FirstBad {
+        context: None,
+        sequence: None,
+        position,
+        reason: error.to_string(),
+    }
+}
+
+fn print_report(out: &mut Out, report: &AuditReport, seconds: f64) -> Result<(), CliError> {
+    out.line(format_args!(
+        "{} of {}",
+        report.role,
+        escape(&report.origin)
+    ))?;
+    out.line(format_args!(
+        "verified {} entries in {} contexts, {} bytes of log in {seconds:.3} s: every record's \
+         tag and chain,",
+        report.entries, report.contexts, report.bytes
+    ))?;
+    out.line("every leaf, payload, run, tile and root, every head's signature and directory")?;
+    match (report.head, report.directory_root) {
+        (Some((term, epoch)), Some(root)) => out.line(format_args!(
+            "newest head: term {term}, epoch {epoch}, directory root {root}"
+        )),
+        _ => out.line("no head yet"),
+    }
+}
+
+fn print_bad(out: &mut Out, bad: &FirstBad) -> Result<(), CliError> {
+    let context = match &bad.context {
+        Some(context) => format!("context {}", escape(context)),
+        None => "the log itself".into(),
+    };
+    let sequence = match bad.sequence {
+        Some(sequence) => format!(", sequence {sequence}"),
+        None => String::new(),
+    };
+    out.line(format_args!(
+        "audit FAILED: {context}{sequence}: segment {}, offset {}: {}",
+        bad.position.segment(),
+        bad.position.offset(),
+        escape(&bad.reason)
+    ))
+}

@@ -1,0 +1,178 @@
+//! The data directory: which store is in it, its keys, and the ways to open it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::CliError;
+use crate::node::NodeKey;
+use crate::node::clock::SystemClock;
+use crate::note::{SignerKey, VerifierKey};
+use crate::store::disk::{Disk, RealDisk};
+use crate::store::{self, Opened, Store, StoreError, StoreOptions, StoreRole, View, keys};
+
+/// Names a directory may hold that no store was made in yet: what a node key
+/// and an `init` that was cut short leave.
+const BEFORE_A_STORE: [&str; 5] = [
+    "lock",
+    "log",
+    keys::NODE_KEY_FILE,
+    "node.key.new",
+    "origin.key.new",
+];
+
+/// The directory that `--data` names.
+pub(super) struct DataDir {
+    disk: Arc<RealDisk>,
+}
+
+impl DataDir {
+    pub(super) fn new(path: Option<PathBuf>) -> Result<Self, CliError> {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        let path = path.ok_or_else(|| {
+            CliError::usage("which store?")
+                .hint("Give its directory with --data DIR or in CONVERGE_LEDGER_DATA.")
+        })?;
+        Ok(Self {
+            disk: Arc::new(RealDisk::new(path)),
+        })
+    }
+
+    pub(super) fn disk(&self) -> &RealDisk {
+        &self.disk
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.disk.root()
+    }
+
+    /// Role and pinned key of the store.
+    pub(super) fn peek(&self) -> Result<(StoreRole, VerifierKey), CliError> {
+        store::peek(self.disk()).map_err(|error| self.named(error))
+    }
+
+    /// The same; `None` if there is no store yet.
+    pub(super) fn peek_if_any(&self) -> Result<Option<(StoreRole, VerifierKey)>, CliError> {
+        match store::peek(self.disk()) {
+            Ok(found) => Ok(Some(found)),
+            Err(StoreError::NotAStore) => Ok(None),
+            Err(error) => Err(self.named(error)),
+        }
+    }
+
+    fn named(&self, error: StoreError) -> CliError {
+        CliError::from(error).context(self.path().display())
+    }
+
+    /// Makes the directory, and refuses one that is in use for anything else.
+    pub(super) fn prepare_new(&self) -> Result<(), CliError> {
+        let failed = |error: io::Error| {
+            self.named(StoreError::Io {
+                what: "make the data directory",
+                error: Arc::new(error),
+            })
+        };
+        self.disk.create_dir("").map_err(failed)?;
+        let names = self.disk.list("").map_err(failed)?;
+        if names.iter().any(|name| name == keys::ORIGIN_KEY_FILE) {
+            return Err(CliError::could_not(format_args!(
+                "{}: origin.key is here, but no log",
+                self.path().display()
+            ))
+            .hint(
+                "If it has ever signed a head, restore the log from a copy: starting anew with \
+                 this key would sign a second history. If it has not, move it away first.",
+            ));
+        }
+        match names
+            .iter()
+            .find(|name| !BEFORE_A_STORE.contains(&name.as_str()))
+        {
+            None => Ok(()),
+            Some(name) => Err(CliError::could_not(format_args!(
+                "{}: not a store, and not empty: {name} is there",
+                self.path().display()
+            ))
+            .hint("Give an empty directory, or one that does not exist yet.")),
+        }
+    }
+
+    /// Makes an empty store.
+    pub(super) fn create(&self, role: StoreRole, origin: &VerifierKey) -> Result<(), CliError> {
+        store::create(self.disk(), role, origin).map_err(|error| self.named(error))
+    }
+
+    /// The node's key; made if `or_make` and there is none.
+    pub(super) fn node_key(&self, or_make: bool) -> Result<NodeKey, CliError> {
+        let seed = match keys::read_node_key(self.disk()) {
+            Err(StoreError::Io { error, .. })
+                if or_make && error.kind() == io::ErrorKind::NotFound =>
+            {
+                keys::create_node_key(self.disk())
+            }
+            outcome => outcome,
+        };
+        seed.map(|seed| NodeKey::from_seed(*seed))
+            .map_err(|error| self.named(error))
+    }
+
+    /// The origin's signing key, if this store has one to have.
+    fn signer(&self, role: StoreRole) -> Result<Option<SignerKey>, StoreError> {
+        match role {
+            StoreRole::Own => keys::read_origin_key(self.disk()).map(Some),
+            StoreRole::Mirror => Ok(None),
+        }
+    }
+
+    /// Opens the store for writing.
+    pub(super) fn open(&self, options: StoreOptions) -> Result<Store, CliError> {
+        let open = || {
+            let (role, _) = store::peek(self.disk())?;
+            Store::open(self.disk.clone(), options, self.signer(role)?)
+        };
+        let opened = open().map_err(|error| self.named(error))?;
+        Ok(tell(opened))
+    }
+
+    /// Opens the store for reading. A store that nobody has open and that can
+    /// be written is recovered first; any other is shown up to what its log
+    /// vouches for, and not touched.
+    pub(super) fn open_view(&self) -> Result<View, CliError> {
+        let (role, _) = self.peek()?;
+        let recover = || {
+            let mut options = options();
+            options.reserve_bytes = 0;
+            let opened = Store::open(self.disk.clone(), options, self.signer(role)?)?;
+            let store = tell(opened);
+            let view = store.view().clone();
+            // The view stays good: nothing in a log is ever changed.
+            store.close().map(|()| view)
+        };
+        match recover() {
+            Ok(view) => return Ok(view),
+            Err(error) if error.is_verification_failure() => return Err(self.named(error)),
+            Err(error) => tracing::info!(%error, "reading without recovery"),
+        }
+        Store::open_read_only(self.disk.clone()).map_err(|error| self.named(error))
+    }
+}
+
+/// How a command opens a store.
+pub(super) fn options() -> StoreOptions {
+    StoreOptions::new(Arc::new(SystemClock))
+}
+
+/// Logs what opening had to mend.
+fn tell(opened: Opened) -> Store {
+    if opened.torn_bytes > 0 {
+        let bytes = opened.torn_bytes;
+        tracing::warn!(
+            bytes,
+            "a write that was cut short was removed (copy in cut/)"
+        );
+    }
+    if opened.head_note_missing {
+        tracing::warn!("head.note was missing: a log that lost its end would not be noticed");
+    }
+    opened.store
+}

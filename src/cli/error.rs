@@ -1,0 +1,191 @@
+//! What a command ends with when it does not succeed: an exit status, a
+//! message, and what to do next. The tables from the library's errors to exit
+//! statuses are here and nowhere else.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use super::output::escape;
+use crate::node::{CatchUpError, EndpointError};
+use crate::store::{AppendError, StoreError};
+use crate::sync::{LocalFault, PeerFault, SyncError};
+
+/// Bytes do not verify, or statements contradict each other.
+pub(super) const VERIFICATION: u8 = 1;
+/// The arguments or the input are wrong.
+pub(super) const USAGE: u8 = 2;
+/// The command could not do its work.
+pub(super) const COULD_NOT: u8 = 3;
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(super) struct CliError {
+    status: u8,
+    /// Empty: nothing is reported (the reader of stdout went away).
+    message: String,
+    hint: Option<String>,
+}
+
+impl CliError {
+    /// Verification failed.
+    pub(super) fn verification(message: impl fmt::Display) -> Self {
+        Self::new(VERIFICATION, message)
+    }
+
+    /// The arguments or the input are wrong.
+    pub(super) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(USAGE, message)
+    }
+
+    /// The command could not do its work.
+    pub(super) fn could_not(message: impl fmt::Display) -> Self {
+        Self::new(COULD_NOT, message)
+    }
+
+    fn new(status: u8, message: impl fmt::Display) -> Self {
+        Self {
+            status,
+            message: message.to_string(),
+            hint: None,
+        }
+    }
+
+    /// Says what to do next.
+    pub(super) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Puts more in front of the message and keeps the rest.
+    pub(super) fn context(mut self, before: impl fmt::Display) -> Self {
+        self.message = format!("{before}: {}", self.message);
+        self
+    }
+
+    /// Ends the command without a word and with status `status`: everything
+    /// that is to be said has been printed.
+    pub(super) const fn quiet(status: u8) -> Self {
+        Self {
+            status,
+            message: String::new(),
+            hint: None,
+        }
+    }
+
+    /// A write to stdout failed.
+    pub(super) fn stdout(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::quiet(0);
+        }
+        Self::could_not(format_args!("could not write to stdout: {error}"))
+    }
+
+    /// Writes the message to stderr.
+    pub(super) fn report(&self) -> ExitCode {
+        if !self.message.is_empty() {
+            // Names in it may come from a peer or a file. Without a stderr
+            // there is nobody to tell.
+            let mut stderr = io::stderr().lock();
+            let _ = writeln!(stderr, "error: {}", escape(&self.message));
+            if let Some(hint) = &self.hint {
+                let _ = writeln!(stderr, "  {}", escape(hint));
+            }
+        }
+        ExitCode::from(self.status)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        if error.is_verification_failure() {
+            return Self::verification(&error).hint(
+                "Nothing was changed. Run `audit` for the first bad entry; \
+                 restore the directory from a mirror or a copy.",
+            );
+        }
+        let hint = match &error {
+            StoreError::Locked => {
+                "Stop the process that has it open (`serve`, `append`), or wait for it."
+            }
+            StoreError::NotAStore => "Make one with `init`, or check --data.",
+            StoreError::AlreadyAStore => "Use it as it is, or give another directory with --data.",
+            StoreError::WrongStore { .. } => "Give another directory with --data.",
+            StoreError::WrongKey { .. } => "Put back the origin.key this store was made with.",
+            StoreError::DiskFull => "Free some space and run the command again.",
+            StoreError::Failed { .. } => {
+                "What was acknowledged before is safe. Check the disk, then run the command again."
+            }
+            _ => return Self::could_not(error),
+        };
+        Self::could_not(&error).hint(hint)
+    }
+}
+
+impl From<AppendError> for CliError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Store(error) => error.into(),
+            AppendError::Mirror { .. } => {
+                Self::could_not(error).hint("Append to the origin's own store.")
+            }
+            AppendError::ContextFull => Self::could_not(error).hint("Use another context."),
+            AppendError::Entry(_)
+            | AppendError::Lamport(_)
+            | AppendError::RequestIdReused { .. }
+            | AppendError::TooLarge { .. } => Self::usage(error),
+        }
+    }
+}
+
+impl From<EndpointError> for CliError {
+    fn from(error: EndpointError) -> Self {
+        Self::could_not(error)
+    }
+}
+
+impl From<CatchUpError> for CliError {
+    fn from(error: CatchUpError) -> Self {
+        match error {
+            CatchUpError::Sync(error) => error.into(),
+            CatchUpError::Connection(_) | CatchUpError::TimedOut { .. } => Self::could_not(error)
+                .hint(
+                    "Is the source running at --from, is --peer its node key, and is this \
+                     node's key (`keys`) on its allowlist?",
+                ),
+            CatchUpError::Reset { .. } => Self::could_not(error)
+                .hint("The source failed to answer; its own log says why. Run this again."),
+            _ => Self::could_not(error),
+        }
+    }
+}
+
+impl From<SyncError> for CliError {
+    fn from(error: SyncError) -> Self {
+        match &error {
+            SyncError::Peer(fault) if cannot_serve(fault) => {
+                Self::could_not(error).hint("Run this again, or pull from another peer.")
+            }
+            SyncError::Peer(_) => Self::verification(error)
+                .hint("Nothing unverified was stored. Pull from another peer of this origin."),
+            SyncError::Origin(_) => Self::verification(error).hint(
+                "The origin signed what cannot be true. The entries held here stay as they are.",
+            ),
+            SyncError::Local(LocalFault::Read(inner) | LocalFault::Store(inner)) => {
+                match inner.downcast_ref::<StoreError>() {
+                    Some(inner) => Self::from(inner.clone()).context("this mirror"),
+                    None => Self::could_not(error),
+                }
+            }
+            _ => Self::could_not(error),
+        }
+    }
+}
+
+/// A peer that does not have something has not served anything wrong.
+const fn cannot_serve(fault: &PeerFault) -> bool {
+    matches!(
+        fault,
+        PeerFault::Refused { .. } | PeerFault::Missing { .. } | PeerFault::EndedEarly { .. }
+    )
+}

@@ -1,0 +1,144 @@
+//! Layer 5. The command line: one file per command, each of which parses its
+//! arguments, calls the library and prints. No logic worth testing on its own.
+//!
+//! Contract with scripts (README, Scripts):
+//! * exit status 0 done, 1 verification failed, 2 usage or bad input, 3 could
+//!   not run;
+//! * results on stdout, diagnostics on stderr; `--json` output is stable;
+//! * a reader of stdout that goes away ends the command quietly.
+
+mod append;
+mod audit;
+mod data;
+mod error;
+mod init;
+mod keys;
+mod mirror;
+mod ndjson;
+mod output;
+mod progress;
+mod read;
+mod serve;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use data::DataDir;
+use error::CliError;
+
+/// Environment variable that sets what is logged.
+const LOG_ENV: &str = "CONVERGE_LEDGER_LOG";
+
+/// A Merkle-verified, append-only ledger: signed roots, and mirrors that verify
+/// every byte before they store it.
+#[derive(Debug, Parser)]
+#[command(name = "converge-ledger", version, about, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 done, 1 verification failed, 2 usage or bad input, 3 could not run."
+)]
+struct Arguments {
+    /// Directory of the store
+    #[arg(
+        long,
+        global = true,
+        env = "CONVERGE_LEDGER_DATA",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a store with fresh keys, or a mirror of another origin
+    Init(init::InitArguments),
+    /// Append one entry, or many from NDJSON
+    Append(append::AppendArguments),
+    /// Print entries of a context
+    Get(read::GetArguments),
+    /// List contexts with their sizes and roots
+    Contexts(read::ContextsArguments),
+    /// Print the newest signed head
+    Head(read::HeadArguments),
+    /// Print the origin's public key and this node's public key
+    Keys(keys::KeysArguments),
+    /// Serve the store to mirrors over QUIC until SIGTERM or SIGINT
+    Serve(serve::ServeArguments),
+    /// Pull from a source, verifying every byte before it is stored
+    Mirror(mirror::MirrorArguments),
+    /// Recompute and verify every byte of the store
+    Audit(audit::AuditArguments),
+}
+
+impl Command {
+    /// What is logged if the environment does not say.
+    const fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            // Why a sync failed is the command's own error message.
+            Self::Mirror(_) => "warn,converge_ledger::node::mirror=error",
+            _ => "warn",
+        }
+    }
+
+    fn run(self, data: &DataDir) -> Result<(), CliError> {
+        match self {
+            Self::Init(arguments) => init::run(data, arguments),
+            Self::Append(arguments) => append::run(data, &arguments),
+            Self::Get(arguments) => read::get(data, &arguments),
+            Self::Contexts(arguments) => read::contexts(data, &arguments),
+            Self::Head(arguments) => read::head(data, &arguments),
+            Self::Keys(arguments) => keys::run(data, &arguments),
+            Self::Serve(arguments) => serve::run(data, arguments),
+            Self::Mirror(arguments) => mirror::run(data, &arguments),
+            Self::Audit(arguments) => audit::run(data, &arguments),
+        }
+    }
+}
+
+/// Parses the process's arguments, runs the command and reports.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" that go to stdout with status 0.
+            // A closed pipe is all that can go wrong here.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::USAGE));
+        }
+    };
+    start_log(arguments.command.log_level());
+    let outcome = DataDir::new(arguments.data).and_then(|data| arguments.command.run(&data));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn start_log(default_level: &str) {
+    let filter = EnvFilter::try_from_env(LOG_ENV).unwrap_or_else(|_| EnvFilter::new(default_level));
+    // Fails only if a subscriber is set already, which then serves.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_argument_tree_is_sound() {
+        super::Arguments::command().debug_assert();
+    }
+}

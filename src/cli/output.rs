@@ -1,0 +1,97 @@
+//! Stdout, buffered and locked once, with every error handled; and what makes
+//! stored text safe to show on a terminal.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, BufWriter, StdoutLock, Write as _};
+
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Where a command's results go.
+pub(super) struct Out {
+    writer: BufWriter<StdoutLock<'static>>,
+}
+
+impl Out {
+    pub(super) fn new() -> Self {
+        Self {
+            writer: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+        }
+    }
+
+    /// One line of text.
+    pub(super) fn line(&mut self, line: impl fmt::Display) -> Result<(), CliError> {
+        writeln!(self.writer, "{line}").map_err(|error| CliError::stdout(&error))
+    }
+
+    /// Bytes as they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.writer
+            .write_all(bytes)
+            .map_err(|error| CliError::stdout(&error))
+    }
+
+    /// One line of JSON.
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        serde_json::to_writer(&mut self.writer, value)
+            .map_err(|error| CliError::stdout(&io::Error::from(error)))?;
+        self.bytes(b"\n")
+    }
+
+    /// Hands everything to the reader. A command that printed something and
+    /// does not call this has not printed it.
+    pub(super) fn flush(&mut self) -> Result<(), CliError> {
+        self.writer
+            .flush()
+            .map_err(|error| CliError::stdout(&error))
+    }
+}
+
+/// Text with everything escaped that could move a cursor, change colours or
+/// reorder what is read: control characters, line ends, and the Unicode
+/// characters that are invisible or change direction. Backslashes double, so
+/// that an escape cannot be imitated.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            c if is_unsafe(c) => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Seconds with milliseconds, as JSON numbers print them.
+pub(super) fn seconds(elapsed: std::time::Duration) -> f64 {
+    (elapsed.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    #[test]
+    fn nothing_that_moves_a_cursor_gets_through() {
+        assert_eq!(escape("plain, größer, 服务器"), "plain, größer, 服务器");
+        assert_eq!(escape("\x1b[2J\x07"), "\\u{1b}[2J\\u{7}");
+        assert_eq!(escape("a\nb\tc\rd\\n"), "a\\nb\\tc\\rd\\\\n");
+        assert_eq!(escape("\u{202e}x\u{9b}"), "\\u{202e}x\\u{9b}");
+    }
+}

@@ -1,0 +1,12 @@
+//! Black-box tests of the built binary: what scripts rely on.
+
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod append;
+mod damage;
+mod mirror;
+mod output;
+mod roles;
+mod support;
+mod walk;

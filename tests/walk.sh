@@ -1,0 +1,37 @@
+#!/bin/sh
+# Runs the walk of README.md: every block that is marked `sh walk`, in order, in
+# one shell. Builds the binary first unless LEDGER_BIN_DIR names where it is.
+set -eu
+cd "$(dirname "$0")/.."
+if [ -z "${LEDGER_BIN_DIR:-}" ]; then
+    cargo build --release --locked
+    LEDGER_BIN_DIR="${CARGO_TARGET_DIR:-$PWD/target}/release"
+fi
+PATH="$LEDGER_BIN_DIR:$PATH"
+export PATH
+
+script="$(mktemp)"
+log="$(mktemp)"
+trap 'rm -f "$script" "$log"' EXIT
+{
+    echo 'set -eu'
+    # If a command fails, its server must not outlive it.
+    echo 'trap '\''status=$?; kill "${SERVE:-}" 2> /dev/null || :; exit $status'\'' EXIT'
+    awk '/^```sh walk$/ { on = 1; next } /^```/ { on = 0 } on' README.md
+    echo 'echo "walk: done"'
+} > "$script"
+# Shown as it runs, and kept to be checked.
+{ sh "$script" 2>&1 || echo "walk: FAILED with exit status $?"; } | tee "$log"
+
+# What must have happened, beyond that nothing failed.
+expect() {
+    grep -q "$1" "$log" || { echo "walk: expected but not seen: $1" >&2; exit 1; }
+}
+expect '^walk: done$'
+expect '^audit: exit status 1$'
+expect '^audit FAILED: context packages, sequence '
+expect '^serve: exit status 1$'
+expect '^mirror: exit status 3$'
+expect '"entries":1000,'
+expect '"entries":0,'
+expect '{"ok":true,'
