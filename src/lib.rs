@@ -27,6 +27,9 @@ pub mod cli;
 pub mod directory;
 pub mod encoding;
 pub mod entry;
+#[cfg(all(feature = "store", any(test, feature = "fuzzing")))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod head;
 pub mod lamport;

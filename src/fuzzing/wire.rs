@@ -1,0 +1,50 @@
+//! Frames of replication: one spelling each, and a source that takes any
+//! request and answers with frames that a mirror can read.
+
+use std::sync::{Arc, LazyLock};
+
+use super::{Input, segment};
+use crate::store::{Store, View};
+use crate::sync::message::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, Reply, Request};
+use crate::sync::source;
+
+static SERVED: LazyLock<View> =
+    LazyLock::new(|| Store::open_read_only(Arc::new(segment::written())).unwrap());
+
+/// What decodes encodes to the same bytes; every request is answered with
+/// whole frames, and the answer ends.
+pub fn wire_message(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut bytes = if input.byte().is_multiple_of(2) {
+        input.rest().to_vec()
+    } else {
+        // A frame whose length is right, since a fuzzer rarely gets it so.
+        let kind = input.byte();
+        let body = input.rest();
+        let len = u32::try_from(body.len()).unwrap().to_le_bytes();
+        [&len[..], &[kind], body].concat()
+    };
+    if let Ok(reply) = Reply::decode(&bytes) {
+        assert_eq!(reply.encode().unwrap(), bytes);
+    }
+    if let Some(header) = bytes.first_chunk::<FRAME_HEADER_BYTES>() {
+        let allowed = FrameHeader::decode(header).map(|h| h.body_bytes);
+        assert!(allowed.is_ok() || Request::decode(&bytes).is_err());
+    }
+    let Ok(request) = Request::decode(&bytes) else {
+        return;
+    };
+    assert_eq!(request.encode().unwrap(), bytes);
+    let mut answer = source::answer(&bytes).unwrap();
+    let mut frames = 0;
+    while let Some(frame) = answer.next_frame(&*SERVED).unwrap() {
+        assert!(frame.len() <= FRAME_BYTES_MAX);
+        let reply = Reply::decode(&frame).unwrap();
+        assert_eq!(reply.encode().unwrap(), frame);
+        frames += 1;
+        assert!(frames < 1000, "an answer without end");
+    }
+    assert!(frames > 0);
+    bytes.push(0);
+    assert!(Request::decode(&bytes).is_err());
+}
