@@ -1,0 +1,88 @@
+//! The cases behind `tests/vectors/*.json`: how each is made from fixed inputs,
+//! and how each is judged from its text alone.
+
+mod formats;
+mod proofs;
+mod trust;
+
+use converge_ledger::hash::Hash;
+use serde_json::{Value, json};
+
+/// Every file that is made from fixed inputs: name and content.
+pub fn all() -> Vec<(&'static str, Value)> {
+    vec![
+        ("hashes", formats::hashes()),
+        ("entry", formats::entries()),
+        ("run", formats::runs()),
+        ("wire", formats::wire()),
+        ("tree", proofs::tree()),
+        ("tiles", proofs::tiles()),
+        ("note", trust::notes()),
+        ("directory", trust::directory()),
+    ]
+}
+
+/// True if a case verifies.
+pub fn judge(file: &str, case: &Value) -> bool {
+    match file {
+        "hashes" => formats::judge_hash(case),
+        "entry" => formats::judge_entry(case),
+        "run" => formats::judge_run(case),
+        "wire" => formats::judge_wire(case),
+        "tree" => proofs::judge_tree(case),
+        "tiles" => proofs::judge_tiles(case),
+        "note" => trust::judge_note(case),
+        "directory" => trust::judge_directory(case),
+        _ => panic!("no such file: {file}"),
+    }
+}
+
+fn file(chapter: &str, cases: Vec<Value>) -> Value {
+    json!({ "spec": chapter, "version": 1, "cases": cases })
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub fn unhex(text: &Value) -> Vec<u8> {
+    let text = text.as_str().expect("hex text").as_bytes();
+    let digit = |c: u8| u8::try_from((c as char).to_digit(16).expect("hex digit")).unwrap();
+    text.chunks(2)
+        .map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
+        .collect()
+}
+
+fn hash(text: &Value) -> Hash {
+    Hash::from_hex(text.as_str().expect("a hash")).expect("64 digits")
+}
+
+fn hashes(list: &Value) -> Vec<Hash> {
+    list.as_array().expect("hashes").iter().map(hash).collect()
+}
+
+fn texts(list: &[Hash]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+fn number(case: &Value, field: &str) -> u64 {
+    case[field].as_u64().unwrap_or_else(|| panic!("{field}"))
+}
+
+/// Variants of a good byte string that must be refused: cut, longer, and with
+/// one byte changed at `at`.
+fn spoiled(name: &str, field: &str, good: &[u8], at: &[(usize, &str)]) -> Vec<Value> {
+    let mut cases = vec![
+        json!({ "name": format!("{name}, cut by one byte"), "good": false,
+                field: hex(&good[..good.len() - 1]) }),
+        json!({ "name": format!("{name}, one byte too many"), "good": false,
+                field: hex(&[good, &[0]].concat()) }),
+        json!({ "name": format!("{name}, empty"), "good": false, field: "" }),
+    ];
+    for (offset, what) in at {
+        let mut bytes = good.to_vec();
+        bytes[*offset] ^= 0x80;
+        cases.push(json!({ "name": format!("{name}, {what}"), "good": false, field: hex(&bytes) }));
+    }
+    cases
+}
