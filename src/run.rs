@@ -16,21 +16,22 @@
 //!   mirrors and audits alike.
 
 use crate::encoding::{DecodeError, Reader, in_range};
-use crate::entry::{ContextId, EntryError, Header, leaf_hash};
+use crate::entry::{EntryError, Header, leaf_hash};
 use crate::hash::{self, Hash};
 use crate::limits::{
-    PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX, PROOF_HASHES_MAX, RUN_BYTES_MAX, RUN_ENTRIES_MAX,
-    RUN_FIXED_BYTES, RUN_SINGLE_BYTES_MAX, SEQUENCE_MAX, SPAN_BYTES_MAX,
+    PAYLOAD_INLINE_BYTES_MAX, RUN_BYTES_MAX, RUN_ENTRIES_MAX, RUN_FIXED_BYTES,
+    RUN_SINGLE_BYTES_MAX, SEQUENCE_MAX,
 };
-use crate::tree::range::root_with_right;
-use crate::tree::{Frontier, NodeId, ProofError, TreeSize};
+use crate::tree::{Frontier, NodeId, ProofError};
+
+mod span;
+
+pub use span::{
+    CheckedPayload, CheckedSpan, SPAN_FIXED_BYTES, SPAN_VERSION, SignedContext, encode_span,
+};
 
 /// The version byte of a run.
 pub const RUN_VERSION: u8 = 1;
-/// The version byte of a span.
-pub const SPAN_VERSION: u8 = 1;
-/// Fixed part of a span.
-pub const SPAN_FIXED_BYTES: usize = 24;
 
 /// Why a run or span was refused. Nothing of it was used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -434,225 +435,6 @@ impl Accumulator {
         }
         *self = next;
         Ok(())
-    }
-}
-
-/// A payload whose hash has been computed, not believed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct CheckedPayload {
-    hash: Hash,
-    bytes: Vec<u8>,
-}
-
-impl CheckedPayload {
-    /// Hashes a payload of at most 4 MiB.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, DecodeError> {
-        in_range(
-            "payload in bytes",
-            bytes.len() as u64,
-            0,
-            PAYLOAD_BYTES_MAX as u64,
-        )?;
-        Ok(Self {
-            hash: hash::content(&bytes),
-            bytes,
-        })
-    }
-
-    /// The payload's hash.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.hash
-    }
-
-    /// The payload.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl std::fmt::Debug for CheckedPayload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CheckedPayload")
-            .field("hash", &self.hash)
-            .field("bytes", &self.bytes.len())
-            .finish()
-    }
-}
-
-/// What a signed head says of one context: the only thing a span is checked
-/// against.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedContext {
-    /// The context.
-    pub id: ContextId,
-    /// Its signed size.
-    pub size: u64,
-    /// Its signed root at that size.
-    pub root: Hash,
-}
-
-/// Encodes a span: runs of one context, with the hashes to their right.
-pub fn encode_span(start: u64, end: u64, right: &[Hash], runs: &[Vec<u8>], out: &mut Vec<u8>) {
-    let runs_len: usize = runs.iter().map(|r| r.len() + 4).sum();
-    out.push(SPAN_VERSION);
-    out.push(u8::try_from(right.len()).unwrap_or(u8::MAX));
-    out.extend_from_slice(&u16::try_from(runs.len()).unwrap_or(u16::MAX).to_le_bytes());
-    out.extend_from_slice(&u32::try_from(runs_len).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&start.to_le_bytes());
-    out.extend_from_slice(&end.to_le_bytes());
-    for hash in right {
-        out.extend_from_slice(hash.as_bytes());
-    }
-    for run in runs {
-        out.extend_from_slice(&u32::try_from(run.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(run);
-    }
-}
-
-/// Runs that continue one context and lie under a signed root. Only
-/// [`CheckedSpan::verify`] makes one, so whoever holds it holds verified bytes.
-#[derive(Clone, Debug)]
-pub struct CheckedSpan {
-    id: ContextId,
-    start: u64,
-    runs: Vec<Vec<u8>>,
-    after: Accumulator,
-    outside: Vec<(Hash, u32)>,
-}
-
-impl CheckedSpan {
-    /// Verifies a span from a peer: it starts where `own` ends, ends no later
-    /// than the signed size, every leaf is recomputed from header bytes, every
-    /// inline payload is hashed, and own frontier, new leaves and right hashes
-    /// fold into the signed root. Since the left side is `own`, that one
-    /// equality proves inclusion and extension.
-    pub fn verify(
-        own: &Accumulator,
-        signed: &SignedContext,
-        span: &[u8],
-    ) -> Result<Self, RunError> {
-        in_range("span in bytes", span.len() as u64, 0, SPAN_BYTES_MAX as u64)?;
-        let mut r = Reader::new(span);
-        r.version("span", SPAN_VERSION)?;
-        let right_count = usize::from(r.u8("right hashes")?);
-        let run_count = usize::from(r.u16("runs in span")?);
-        let runs_len = r.u32("bytes of runs")? as usize;
-        let start = r.u64("span start")?;
-        let end = r.u64("span end")?;
-        in_range(
-            "right hashes",
-            right_count as u64,
-            0,
-            PROOF_HASHES_MAX as u64,
-        )?;
-        if start != own.size() {
-            return Err(RunError::OutOfPlace {
-                expected: own.size().saturating_add(1),
-                got: start.saturating_add(1),
-            });
-        }
-        if end <= start || end > signed.size {
-            return Err(RunError::Span {
-                start,
-                end,
-                size: signed.size,
-            });
-        }
-        let mut right = Vec::with_capacity(right_count);
-        for _ in 0..right_count {
-            right.push(r.hash("right hash")?);
-        }
-        let mut body = Reader::new(r.bytes("runs", runs_len)?);
-        r.finish("span")?;
-
-        let mut after = own.clone();
-        let mut runs = Vec::new();
-        let mut outside: Vec<(Hash, u32)> = Vec::new();
-        for _ in 0..run_count {
-            let len = body.u32("run length")? as usize;
-            let bytes = body.bytes("run", len)?;
-            let run = Run::decode(bytes)?;
-            if run.last() > end {
-                return Err(RunError::Span {
-                    start,
-                    end: run.last(),
-                    size: end,
-                });
-            }
-            run.check_payloads()?;
-            after.extend(
-                &run,
-                |entry, _| {
-                    let header = &entry.header;
-                    if entry.inline_payload.is_none() {
-                        outside.push((header.payload_hash, header.payload_len));
-                    }
-                },
-                |_, _| (),
-            )?;
-            runs.push(bytes.to_vec());
-        }
-        body.finish("runs of a span")?;
-        if after.size() != end {
-            return Err(RunError::Span {
-                start,
-                end: after.size(),
-                size: end,
-            });
-        }
-        if root_with_right(&after.frontier, TreeSize::new(signed.size), &right)? != signed.root {
-            return Err(RunError::NotUnderRoot {
-                first: start + 1,
-                last: end,
-            });
-        }
-        outside.sort_unstable();
-        outside.dedup();
-        Ok(Self {
-            id: signed.id.clone(),
-            start,
-            runs,
-            after,
-            outside,
-        })
-    }
-
-    /// The context.
-    #[must_use]
-    pub fn id(&self) -> &ContextId {
-        &self.id
-    }
-
-    /// Entries of the context before the span.
-    #[must_use]
-    pub fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// Entries of the context after the span.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.after.size()
-    }
-
-    /// The runs, as they are stored.
-    #[must_use]
-    pub fn runs(&self) -> &[Vec<u8>] {
-        &self.runs
-    }
-
-    /// The context's state after the span.
-    #[must_use]
-    pub fn after(&self) -> &Accumulator {
-        &self.after
-    }
-
-    /// Payloads that lie outside the runs: hash and length, each once.
-    #[must_use]
-    pub fn outside_payloads(&self) -> &[(Hash, u32)] {
-        &self.outside
     }
 }
 

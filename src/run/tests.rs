@@ -1,6 +1,8 @@
 use super::*;
+use crate::entry::ContextId;
 use crate::entry::{Draft, Metadata};
 use crate::tree::MemoryNodes;
+use crate::tree::TreeSize;
 use crate::tree::range::right_build;
 
 /// Entries of mixed sizes; every seventh payload lies outside its run.
