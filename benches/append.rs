@@ -4,7 +4,8 @@
 //! slows all of them down.
 //!
 //! `cargo bench --bench append --no-default-features --features store`;
-//! `LEDGER_BENCH_QUICK=1` for a short run, `LEDGER_BENCH_DIR` for another disk.
+//! `LEDGER_BENCH_QUICK=1` for a short run, `LEDGER_BENCH_BATCH=1000` for one
+//! batch size alone, `LEDGER_BENCH_DIR` for another disk.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss)]
 
@@ -19,12 +20,14 @@ use common::{batch, directory, median, new_store, plain_bytes, quick};
 use converge_ledger::entry::ContextId;
 use converge_ledger::store::Store;
 
-/// Blocks in which the series of one batch size take turns.
-const BLOCKS: u64 = 5;
+/// Rounds after which the next series has its turn.
+const BLOCK_ROUNDS: u64 = 5;
 /// Bytes kept ready by the stores that keep a reserve.
 const RESERVE_BYTES: u64 = 4 << 20;
 /// Batches under way at once in the pipelined series.
 const IN_FLIGHT: usize = 8;
+/// Blocks of the pipelined series.
+const PIPELINED_BLOCKS: u64 = 5;
 /// Batches before the clock starts, so that the reserve is there.
 const WARM_UP: u64 = 12;
 
@@ -171,7 +174,7 @@ impl Bench {
             }
             // The helper that extends the log is part of the store's work, but
             // must not run into the next series.
-            std::thread::sleep(Duration::from_millis(30));
+            std::thread::sleep(Duration::from_millis(10));
         }
         self.next += rounds * size;
     }
@@ -209,8 +212,9 @@ fn pipelined(size: u64, rounds: u64) {
     let store = new_store(&dir, RESERVE_BYTES);
     let context = ContextId::new("bench").unwrap();
     let (mut plain_time, mut store_time) = (Duration::ZERO, Duration::ZERO);
-    for block in 0..BLOCKS {
-        let each = rounds / BLOCKS;
+    // Long enough for the queue to stay filled.
+    let each = rounds / PIPELINED_BLOCKS;
+    for block in 0..PIPELINED_BLOCKS {
         let from = block * each * size;
         let prepared: Vec<_> = (0..each)
             .map(|round| plain_bytes(from + round * size, size))
@@ -247,7 +251,7 @@ fn pipelined(size: u64, rounds: u64) {
         std::thread::sleep(Duration::from_millis(30));
     }
     store.close().unwrap();
-    let entries = (rounds / BLOCKS * BLOCKS * size) as f64;
+    let entries = (each * PIPELINED_BLOCKS * size) as f64;
     let (plain, ours) = (
         entries / plain_time.as_secs_f64(),
         entries / store_time.as_secs_f64(),
@@ -275,11 +279,16 @@ fn main() {
         "{:>6}  {:<22} {:>11} {:>12}   {:>6}  {:>6}",
         "batch", "series", "median", "entries/s", "ratio", "of sum"
     );
+    let only = std::env::var("LEDGER_BENCH_BATCH").ok();
+    let only: Option<u64> = only.and_then(|size| size.parse().ok());
     for (size, rounds) in rounds {
+        if only.is_some_and(|only| only != size) {
+            continue;
+        }
         let mut bench = Bench::new(size, rounds);
         bench.warm_up();
-        for _ in 0..BLOCKS {
-            bench.block(rounds / BLOCKS);
+        for _ in 0..rounds / BLOCK_ROUNDS {
+            bench.block(BLOCK_ROUNDS);
         }
         bench.report();
         if size == 1_000 {

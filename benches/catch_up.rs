@@ -115,7 +115,8 @@ fn mirror(address: SocketAddr, entries: u64) {
     let start = Instant::now();
     let report = runtime().block_on(async {
         let endpoint = client(any_port()).unwrap();
-        let sync = catch_up(&endpoint, &key(2), store.clone(), &config, |_| ());
+        let me = key(2);
+        let sync = catch_up(&endpoint, &me, store.clone(), &config, |_| ());
         sync.await.unwrap()
     });
     let time = start.elapsed();
@@ -144,7 +145,11 @@ fn main() {
 }
 
 fn compare() {
-    let (entries, rounds) = if quick() { (50_000, 2) } else { (1_000_000, 3) };
+    let (entries, rounds) = if quick() {
+        (50_000u32, 2)
+    } else {
+        (1_000_000, 3)
+    };
     println!(
         "{:>9} {:>9} {:>10} {:>11} {:>8}  {:>14} {:>14}",
         "entries", "contexts", "median", "entries/s", "MB/s", "source memory", "mirror memory"
@@ -165,8 +170,7 @@ fn compare() {
             (bytes, memory) = (said[1], memory.max(said[2]));
         }
         let middle = median(&mut times);
-        #[allow(clippy::cast_precision_loss)] // figures for people
-        let rate = entries as f64 / middle.as_secs_f64();
+        let rate = f64::from(entries) / middle.as_secs_f64();
         println!(
             "{entries:>9} {contexts:>9} {middle:>10.1?} {rate:>11.0} {:>8.0}  {:>10} MiB {memory:>10} MiB",
             mb_per_s(bytes, middle),
