@@ -4,6 +4,9 @@
 //! a change in the files is a change of a format and is reviewed as one. The
 //! other tests check every vector, good and bad, against the public functions.
 
+// Test code outside of #[test] functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod vector_cases;
 
 use serde_json::Value;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{file, hash as hash_of, hex, spoiled, unhex};
 
-pub fn hashes() -> Value {
+pub(crate) fn hashes() -> Value {
     let mut cases: Vec<Value> = Role::ALL
         .iter()
         .map(|role| {
@@ -23,7 +23,7 @@ pub fn hashes() -> Value {
     file("00-terms", cases)
 }
 
-pub fn judge_hash(case: &Value) -> bool {
+pub(crate) fn judge_hash(case: &Value) -> bool {
     let context = case["derivation_context"].as_str().unwrap();
     let role = Role::ALL.into_iter().find(|r| r.context() == context);
     let Some(role) = role else { return false };
@@ -59,7 +59,7 @@ fn good_entry(name: &str, draft: &Draft, sequence: u64, lamport: u64, time: u64)
         "header": hex(&bytes), "leaf": leaf_hash(&bytes).to_string() })
 }
 
-pub fn entries() -> Value {
+pub(crate) fn entries() -> Value {
     let plain = draft("facts", b"it rains", &[], "");
     let full = draft(
         "proposals",
@@ -118,7 +118,7 @@ pub fn entries() -> Value {
     file("01-entry", cases)
 }
 
-pub fn judge_entry(case: &Value) -> bool {
+pub(crate) fn judge_entry(case: &Value) -> bool {
     if let Some(id) = case["context_id"].as_str() {
         let id = ContextId::new(id);
         return id.is_ok_and(|id| id.path() == hash_of(&case["path_hash"]));
@@ -142,7 +142,7 @@ pub fn judge_entry(case: &Value) -> bool {
         && header.payload_hash == hash::content(&unhex(&case["payload"]))
 }
 
-pub fn run_of(first: u64, count: u64) -> Vec<u8> {
+pub(crate) fn run_of(first: u64, count: u64) -> Vec<u8> {
     let mut builder = RunBuilder::default();
     for sequence in first..first + count {
         let payload = if sequence % 3 == 0 {
@@ -159,7 +159,7 @@ pub fn run_of(first: u64, count: u64) -> Vec<u8> {
     out
 }
 
-pub fn runs() -> Value {
+pub(crate) fn runs() -> Value {
     let mut cases = Vec::new();
     for (name, first, count) in [
         ("one entry", 1, 1),
@@ -201,7 +201,7 @@ pub fn runs() -> Value {
     file("01-entry", cases)
 }
 
-pub fn judge_run(case: &Value) -> bool {
+pub(crate) fn judge_run(case: &Value) -> bool {
     let bytes = unhex(&case["run"]);
     let Ok(run) = Run::decode(&bytes) else {
         return false;
@@ -226,7 +226,7 @@ pub fn judge_run(case: &Value) -> bool {
         && case["leaves"].as_array() == Some(&leaves)
 }
 
-pub fn wire() -> Value {
+pub(crate) fn wire() -> Value {
     let id = ContextId::new("ctx").unwrap();
     let h = [hash::content(b"a"), hash::content(b"b")];
     let requests = [
@@ -275,7 +275,7 @@ pub fn wire() -> Value {
     file("07-sync", cases)
 }
 
-pub fn judge_wire(case: &Value) -> bool {
+pub(crate) fn judge_wire(case: &Value) -> bool {
     let frame = unhex(&case["request"]);
     match Request::decode(&frame) {
         Ok(request) => request.encode().unwrap() == frame && Reply::decode(&frame).is_err(),

@@ -9,7 +9,7 @@ use converge_ledger::hash::Hash;
 use serde_json::{Value, json};
 
 /// Every file that is made from fixed inputs: name and content.
-pub fn all() -> Vec<(&'static str, Value)> {
+pub(crate) fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("hashes", formats::hashes()),
         ("entry", formats::entries()),
@@ -23,7 +23,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
 }
 
 /// True if a case verifies.
-pub fn judge(file: &str, case: &Value) -> bool {
+pub(crate) fn judge(file: &str, case: &Value) -> bool {
     match file {
         "hashes" => formats::judge_hash(case),
         "entry" => formats::judge_entry(case),
@@ -37,15 +37,20 @@ pub fn judge(file: &str, case: &Value) -> bool {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // reads better where it is used
 fn file(chapter: &str, cases: Vec<Value>) -> Value {
     json!({ "spec": chapter, "version": 1, "cases": cases })
 }
 
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
-pub fn unhex(text: &Value) -> Vec<u8> {
+pub(crate) fn unhex(text: &Value) -> Vec<u8> {
     let text = text.as_str().expect("hex text").as_bytes();
     let digit = |c: u8| u8::try_from((c as char).to_digit(16).expect("hex digit")).unwrap();
     text.chunks(2)

@@ -28,7 +28,7 @@ fn frontier(n: u64) -> Frontier {
     frontier
 }
 
-pub fn tree() -> Value {
+pub(crate) fn tree() -> Value {
     let mut cases = Vec::new();
     for n in (0..=17).chain([31, 32, 33, 100]) {
         cases.push(
@@ -102,7 +102,7 @@ pub fn tree() -> Value {
     file("02-tree", cases)
 }
 
-pub fn judge_tree(case: &Value) -> bool {
+pub(crate) fn judge_tree(case: &Value) -> bool {
     let root = hash_of(&case["root"]);
     let size = |field| TreeSize::new(number(case, field));
     match case["kind"].as_str().unwrap() {
@@ -136,7 +136,7 @@ fn tiles_of(n: u64) -> Tiles {
     tiles
 }
 
-pub fn tiles() -> Value {
+pub(crate) fn tiles() -> Value {
     let mut cases = Vec::new();
     for (n, level, index) in [
         (16, 1, 0),
@@ -173,7 +173,7 @@ pub fn tiles() -> Value {
     file("03-tiles", cases)
 }
 
-pub fn judge_tiles(case: &Value) -> bool {
+pub(crate) fn judge_tiles(case: &Value) -> bool {
     assert_eq!(TILE_BASE_LEVEL, 4);
     let text = case["path"].as_str().unwrap();
     let Ok(path) = text.parse::<TilePath>() else {

@@ -28,7 +28,7 @@ fn head(rotation: Option<Rotation>) -> Head {
     }
 }
 
-pub fn notes() -> Value {
+pub(crate) fn notes() -> Value {
     let (old, new) = (signer(1), signer(2));
     let vkey = old.verifier().to_string();
     let case = |name: &str, good: bool, vkey: &str, note: &[u8]| {
@@ -80,9 +80,9 @@ pub fn notes() -> Value {
         ("a hyphen for the dash", "\u{2014} ", "- "),
     ];
     for (name, from, to) in changes {
-        let changed = text.replacen(from, to, 1);
-        assert_ne!(changed, text, "{name}");
-        cases.push(case(name, false, &vkey, changed.as_bytes()));
+        let other = text.replacen(from, to, 1);
+        assert_ne!(other, text, "{name}");
+        cases.push(case(name, false, &vkey, other.as_bytes()));
     }
     let twice = format!("{text}{}", text.lines().last().unwrap().to_owned() + "\n");
     cases.push(case("one key's line twice", false, &vkey, twice.as_bytes()));
@@ -126,7 +126,7 @@ pub fn notes() -> Value {
     file("04-head-and-directory", cases)
 }
 
-pub fn judge_note(case: &Value) -> bool {
+pub(crate) fn judge_note(case: &Value) -> bool {
     let text = |field: &str| case[field].as_str().unwrap();
     match case["kind"].as_str().unwrap() {
         "key" => VerifierKey::parse(text("vkey")).is_ok_and(|key| {
@@ -173,7 +173,7 @@ fn built(n: u64) -> (MemoryDirectory, Hash) {
     (nodes, update.root)
 }
 
-pub fn directory() -> Value {
+pub(crate) fn directory() -> Value {
     let mut cases = vec![json!({ "name": "no contexts", "good": true, "kind": "node",
         "node": hex(&Node::empty().encode()), "hash": empty_root().to_string() })];
     for n in [1, 2, 20] {
@@ -237,7 +237,7 @@ pub fn directory() -> Value {
     file("04-head-and-directory", cases)
 }
 
-pub fn judge_directory(case: &Value) -> bool {
+pub(crate) fn judge_directory(case: &Value) -> bool {
     if case["kind"] == "node" {
         let bytes = unhex(&case["node"]);
         return Node::decode(&bytes)
