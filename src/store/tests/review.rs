@@ -242,6 +242,39 @@ fn a_segment_whose_name_is_not_durable_yet_takes_no_entries() {
 }
 
 #[test]
+fn a_request_that_cannot_read_a_payload_back_leaves_no_trace() {
+    let disk = new_disk();
+    let store = open(&disk);
+    let big = "b".repeat(5000);
+    put(&store, "a", &[&big]);
+    // Alone: nothing of the request is stored.
+    disk.set_fault(Some(failing(FaultKind::Read)));
+    let drafts = vec![(id("a"), draft("small")), (id("a"), draft(&big))];
+    assert!(store.append(drafts).is_err());
+    disk.set_fault(None);
+    assert_eq!(store.view().size(&id("a")), Some(1));
+    // In one group with another: a context it would have made leaves no gap.
+    let (release, released) = channel::<()>();
+    let block = Box::new(move |_| released.recv().unwrap());
+    store.submit(vec![(id("a"), draft("first"))], true, block);
+    std::thread::sleep(Duration::from_millis(50));
+    disk.set_fault(Some(failing(FaultKind::Read)));
+    let (answer, answers) = channel();
+    for (context, payload) in [("b", big.as_str()), ("c", "small")] {
+        let answer = answer.clone();
+        let done = Box::new(move |outcome: Result<_, _>| answer.send(outcome.is_ok()).unwrap());
+        store.submit(vec![(id(context), draft(payload))], true, done);
+    }
+    release.send(()).unwrap();
+    assert!(!answers.recv().unwrap());
+    assert!(answers.recv().unwrap());
+    disk.set_fault(None);
+    assert_eq!(store.failure(), None);
+    store.close().unwrap();
+    assert_eq!(payloads(open(&disk).view(), "c"), ["small"]);
+}
+
+#[test]
 fn a_record_of_a_newer_build_is_never_cut() {
     let disk = new_disk();
     let store = open(&disk);
