@@ -300,6 +300,41 @@ fn a_record_of_a_newer_build_is_never_cut() {
 }
 
 #[test]
+fn an_answer_that_panics_fails_the_store_and_hangs_nobody() {
+    let disk = new_disk();
+    let store = open(&disk);
+    put(&store, "a", &["one"]);
+    store.submit(
+        vec![(id("a"), draft("two"))],
+        true,
+        Box::new(|_| panic!("an answer's panic, on purpose")),
+    );
+    let (sender, receiver) = channel();
+    let asking = store.clone();
+    std::thread::spawn(move || {
+        let _ = sender.send(asking.append(vec![(id("a"), draft("three"))]));
+    });
+    let answer = receiver.recv_timeout(Duration::from_secs(5));
+    assert!(answer.expect("nobody answers").is_err());
+    wait_until("no failure", || store.failure().is_some());
+    drop(store);
+    assert!(!payloads(open(&disk).view(), "a").is_empty());
+}
+
+#[test]
+fn an_interval_may_be_as_long_as_it_likes() {
+    let disk = new_disk();
+    let options = StoreOptions {
+        head_every: Some(Duration::MAX),
+        heartbeat_every: Some(Duration::MAX),
+        ..options(SEGMENT_BYTES_DEFAULT)
+    };
+    let store = try_open(&disk, options).unwrap().store;
+    put(&store, "a", &["one"]);
+    store.close().unwrap();
+}
+
+#[test]
 fn a_head_that_is_not_durable_is_shown_to_no_reader() {
     let disk = new_disk();
     let store = open(&disk);
