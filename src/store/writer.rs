@@ -341,10 +341,20 @@ impl Writer {
 
     /// A mirror's head whose every context is present.
     fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
-        self.view
+        let changes = self
+            .view
             .index()
             .check_complete(&head)
             .map_err(|_| StoreError::Refused("the head is not complete"))?;
+        // A context that is ahead got its runs under another seen head: its
+        // root at this head's size is recomputed.
+        for (id, size, root) in changes {
+            if self.view.root_at(&id, size)? != root {
+                return Err(StoreError::Refused(
+                    "a context has another root than its head",
+                ));
+            }
+        }
         self.put_head(head)
     }
 

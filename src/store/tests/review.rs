@@ -8,8 +8,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use super::mirror::{ingest, mirror_disk, open_mirror, seen, span};
 use super::*;
 use crate::hash;
+use crate::ledger::Ingest;
 use crate::store::disk::{Access, Disk, DiskFile, DiskLock, Fault, FaultKind};
 use crate::store::record::{Group, Position, RecordType, SegmentHeader};
 
@@ -355,4 +357,48 @@ fn a_head_that_is_not_durable_is_shown_to_no_reader() {
         again.head().epoch
     );
     assert_eq!(shown, first);
+}
+
+#[test]
+fn a_mirror_completes_no_head_that_its_entries_do_not_lie_under() {
+    let source = |payloads: &[&str]| {
+        let store = open(&new_disk());
+        put(&store, "a", payloads);
+        store.publish().unwrap();
+        store
+    };
+    let (one, other) = (source(&["one", "two"]), source(&["another"]));
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let (_, seen_one) = seen(one.view(), &["a"]);
+    ingest(&mirror, Ingest::Seen(seen_one.clone())).unwrap();
+    let (runs, payloads) = span(one.view(), mirror.view(), &seen_one.openings[0]);
+    let item = Ingest::Span {
+        span: runs,
+        payloads,
+    };
+    ingest(&mirror, item).unwrap();
+    // The origin signs another history that is shorter.
+    let (head, seen_other) = seen(other.view(), &["a"]);
+    ingest(&mirror, Ingest::Seen(seen_other)).unwrap();
+    assert!(ingest(&mirror, Ingest::Complete(head)).is_err());
+    assert_eq!(mirror.view().size(&id("a")), None);
+}
+
+#[test]
+fn a_mirror_takes_no_head_of_another_key() {
+    let stranger = SignerKey::from_seed(OriginName::new("test-origin").unwrap(), &[2; 32]);
+    let disk = MemoryDisk::new();
+    create(&disk, StoreRole::Own, stranger.verifier()).unwrap();
+    let options = options(SEGMENT_BYTES_DEFAULT);
+    let source = Store::open(Arc::new(disk), options, Some(stranger));
+    let source = source.unwrap().store;
+    put(&source, "a", &["one"]);
+    source.publish().unwrap();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let (_, seen_head) = seen(source.view(), &["a"]);
+    assert!(ingest(&mirror, Ingest::Seen(seen_head)).is_err());
+    mirror.close().unwrap();
+    open_mirror(&disk);
 }
