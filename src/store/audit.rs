@@ -66,7 +66,7 @@ pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditRepo
         progress(bytes);
         check_group(group, &mut payloads)
     };
-    let (replayed, mut verdict) = replay_with(disk, &mut observe)?;
+    let (replayed, mut verdict) = replay_with(disk, None, &mut observe)?;
     if verdict.is_ok() {
         verdict = check_end(&replayed);
     }

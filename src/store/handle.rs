@@ -147,7 +147,7 @@ impl Store {
     /// Opens a store for reading only: neither lock nor change. What lies
     /// behind the last complete group is not shown.
     pub fn open_read_only(disk: Arc<dyn Disk>) -> Result<View, StoreError> {
-        let replayed = recover::replay(&*disk)?;
+        let replayed = recover::replay_to_read(&*disk)?;
         Ok(View::new(
             Arc::new(RwLock::new(replayed.index)),
             LogReader::new(disk),

@@ -389,8 +389,8 @@ impl Index {
             if context.after.size() < opening.size {
                 return Err(Inconsistency::Rule("a complete head lacks entries"));
             }
-            // A context that is ahead already was verified under this head on
-            // the way: runs are only stored under a seen head's sizes.
+            // The root of a context that is ahead is checked by the writer,
+            // which can read entries back.
             if context.after.size() == opening.size && context.after.root() != opening.root {
                 return Err(Inconsistency::Rule(
                     "a context has another root than its head",

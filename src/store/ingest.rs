@@ -210,6 +210,10 @@ pub(crate) fn openings_of(index: &Index, seen: &SeenHead) -> Result<Vec<Openings
             "the head is not newer than the complete one",
         ));
     }
+    // What is written down must open again under the key that counts here.
+    index
+        .open_head(&seen.head.note_bytes())
+        .map_err(|_| StoreError::Refused("the head is not this origin's"))?;
     if !seen.openings.is_sorted_by(|a, b| a.path() < b.path()) {
         return Err(StoreError::Refused("openings must ascend by path"));
     }

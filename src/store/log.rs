@@ -102,22 +102,34 @@ pub(crate) fn create_segment(
     Ok(file)
 }
 
+/// The end of a log, as recovery has found it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogEnd {
+    pub(crate) end: Position,
+    pub(crate) chain: Short,
+    /// The log is durable up to here; what follows are marks.
+    pub(crate) synced: Position,
+    pub(crate) sealed: bool,
+}
+
 impl LogWriter {
-    /// Continues a log that recovery has found to end at `end`, all of it
-    /// durable.
+    /// Continues a log that recovery has read and mended.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         segment_bytes: u64,
         reserve_bytes: u64,
         segment: &OpenSegment,
-        end: Position,
-        chain: Short,
-        sealed: bool,
+        at: LogEnd,
     ) -> io::Result<Self> {
+        let LogEnd {
+            end,
+            chain,
+            synced,
+            sealed,
+        } = at;
         let (header, keys) = (segment.header, segment.keys.clone());
         let file = disk.open(&segment_name(header.number), Access::Write)?;
         let reserve = Reserve::new(disk.clone(), reserve_bytes, header.number, end.offset());
-        let synced = end;
         Ok(Self {
             disk,
             segment_bytes,

@@ -76,6 +76,7 @@ pub(crate) struct Plan<'s, S> {
     by_id: HashMap<ContextId, usize>,
     /// Request ids of this group: where they were answered.
     requests: HashMap<(u64, RequestKey), Answered>,
+    /// Large payloads that are in this group, or in the store and intact.
     payloads: HashSet<Hash>,
     effects: Vec<(u64, u32, Effect)>,
     /// Drafts that are built: freed after the group is answered, not before.
@@ -221,6 +222,13 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 lamport: work.after.lamport,
                 appended_at_ns: work.after.appended_at_ns,
             });
+            if draft.payload().len() > PAYLOAD_INLINE_BYTES_MAX {
+                let hash = draft.payload_hash();
+                // Reading it back may fail, so it is done here.
+                if !self.payloads.contains(&hash) && self.state.payload_intact(&hash)? {
+                    self.payloads.insert(hash);
+                }
+            }
             if tip.sequence >= SEQUENCE_MAX {
                 return Err(AppendError::ContextFull);
             }
@@ -345,7 +353,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
     ) -> Result<Hash, AppendError> {
         let payload = draft.payload();
         if payload.len() > PAYLOAD_INLINE_BYTES_MAX {
-            self.put_payload(draft)?;
+            self.put_payload(draft);
         }
         let header = draft.header(sequence, lamport, appended_at_ns);
         let (group, effects) = (&mut self.group, &mut self.effects);
@@ -384,10 +392,10 @@ impl<'s, S: PlanState> Plan<'s, S> {
     }
 
     /// Writes a large payload, unless the store has it and its bytes verify.
-    fn put_payload(&mut self, draft: &Draft) -> Result<(), AppendError> {
+    fn put_payload(&mut self, draft: &Draft) {
         let hash = draft.payload_hash();
-        if self.payloads.contains(&hash) || self.state.payload_intact(&hash)? {
-            return Ok(());
+        if self.payloads.contains(&hash) {
+            return;
         }
         let (offset, body_len) = self.group.add(RecordType::Payload, |out| {
             out.extend_from_slice(hash.as_bytes());
@@ -395,7 +403,6 @@ impl<'s, S: PlanState> Plan<'s, S> {
         });
         self.payloads.insert(hash);
         self.effects.push((offset, body_len, Effect::payload(hash)));
-        Ok(())
     }
 
     /// Ends all runs and hands the group out.

@@ -19,7 +19,7 @@ use super::body::{self, StoreRole};
 use super::disk::{Access, Disk, read_whole};
 use super::head_note::HeadNote;
 use super::index::{Inconsistency, Index};
-use super::log::{LogWriter, create_segment, new_segment};
+use super::log::{LogEnd, LogWriter, create_segment, new_segment};
 use super::record::{Group, Position, RecordHeader, RecordType, Short};
 use super::scan::{
     LOG_DIR, LogScan, OpenSegment, SEGMENT_HEADER_LEN, ScannedGroup, Stop, segment_name,
@@ -46,6 +46,8 @@ pub(crate) struct Replayed {
     pub(crate) vouched: Position,
     /// End of the last group that is more than a mark.
     content_end: Position,
+    /// End of the last group with a head.
+    head_end: Position,
     pub(crate) segment: OpenSegment,
     pub(crate) head_note: Option<HeadNote>,
     pub(crate) bytes_read: u64,
@@ -94,7 +96,18 @@ pub(crate) type Observe<'o> =
 
 /// Steps 2 and 3, without writing anything.
 pub(crate) fn replay(disk: &dyn Disk) -> Result<Replayed, StoreError> {
-    let (replayed, verdict) = replay_with(disk, &mut |_, _| Ok(()))?;
+    let (replayed, verdict) = replay_with(disk, None, &mut |_, _| Ok(()))?;
+    verdict.map(|()| replayed)
+}
+
+/// The same for a reader. A head of an own store that nothing vouches for may
+/// be lost with the power, and its epoch signed again: it is told to no one.
+pub(crate) fn replay_to_read(disk: &dyn Disk) -> Result<Replayed, StoreError> {
+    let replayed = replay(disk)?;
+    if replayed.index.role == StoreRole::Mirror || replayed.head_end <= replayed.vouched {
+        return Ok(replayed);
+    }
+    let (replayed, verdict) = replay_with(disk, Some(replayed.vouched), &mut |_, _| Ok(()))?;
     verdict.map(|()| replayed)
 }
 
@@ -102,6 +115,7 @@ pub(crate) fn replay(disk: &dyn Disk) -> Result<Replayed, StoreError> {
 /// damaged or contradicts itself. The outer error means that nothing could.
 pub(crate) fn replay_with(
     disk: &dyn Disk,
+    heads_through: Option<Position>,
     observe: &mut Observe<'_>,
 ) -> Result<(Replayed, Result<(), StoreError>), StoreError> {
     let read = |error| StoreError::io("read the log", error);
@@ -125,6 +139,8 @@ pub(crate) fn replay_with(
         index,
         vouched: scan.end(),
         content_end: scan.end(),
+        head_end: Position::default(),
+        heads_through,
         note_seen: None,
         head_note,
         verdict: Ok(()),
@@ -140,11 +156,20 @@ pub(crate) fn replay_with(
     if replay.verdict.is_ok() {
         replay.verdict = replay.judge(disk, &scan)?;
         replay.read_on(disk, &mut scan, observe)?;
+        // Its header check is right: this was written on purpose, by a build
+        // that knows more. It may be acknowledged, and is not ours to cut.
+        if let (Ok(()), Some(Stop::Undecodable(error))) = (&replay.verdict, scan.stop()) {
+            replay.verdict = Err(StoreError::Corrupt {
+                position: scan.stopped_at(),
+                error: error.clone(),
+            });
+        }
     }
     let Replay {
         index,
         vouched,
         content_end,
+        head_end,
         head_note,
         verdict,
         ..
@@ -157,6 +182,7 @@ pub(crate) fn replay_with(
         stop: scan.stop().cloned().unwrap_or(Stop::EndOfFile),
         vouched,
         content_end,
+        head_end,
         bytes_read: scan.bytes_read(),
         segment: scan.into_segment(),
         head_note,
@@ -169,6 +195,9 @@ struct Replay {
     index: Index,
     vouched: Position,
     content_end: Position,
+    head_end: Position,
+    /// Heads behind this are passed over.
+    heads_through: Option<Position>,
     head_note: Option<HeadNote>,
     /// Whether the chain at `head.note`'s position is the one it names.
     note_seen: Option<bool>,
@@ -182,7 +211,18 @@ impl Replay {
         scan_end: Position,
         observe: &mut Observe<'_>,
     ) -> Result<(), (Position, Inconsistency)> {
-        self.index.replay(group)?;
+        let kinds = || group.records.iter().map(|r| r.header.kind);
+        let head = kinds().any(|kind| kind == RecordType::Head);
+        if head {
+            self.head_end = group.end;
+        }
+        if !(head
+            && self
+                .heads_through
+                .is_some_and(|through| group.end > through))
+        {
+            self.index.replay(group)?;
+        }
         observe(&self.index, group)?;
         self.vouched = self.vouched.max(group.synced_through);
         if !group.is_mark() {
@@ -342,9 +382,11 @@ impl Replayed {
             u64::from(SEGMENT_HEADER_LEN)
         };
         let mut at = unvouched;
-        // A mark alone is not worth a rewrite: it holds nothing.
+        // A mark alone is not worth a sync: it holds nothing. It is written
+        // again all the same, for the next sync to reach it, and until then
+        // nothing vouches for it.
         let nothing = self.vouched >= self.content_end;
-        while at < end && !nothing {
+        while at < end {
             let n = usize::try_from(end - at)
                 .unwrap_or(PIECE_BYTES)
                 .min(PIECE_BYTES);
@@ -356,20 +398,29 @@ impl Replayed {
             }
             file.write_at(at, &piece).map_err(io("rewrite the tail"))?;
             at += piece.len() as u64;
-            mended.rewritten_bytes += piece.len() as u64;
+            if !nothing {
+                mended.rewritten_bytes += piece.len() as u64;
+            }
         }
         if mended.rewritten_bytes > 0 {
             file.sync().map_err(io("sync the tail"))?;
         }
+        let synced = if nothing { self.vouched } else { self.end };
+        // The process that made the last segment may have ended before its
+        // name was durable.
+        disk.sync_dir(LOG_DIR).map_err(io("sync the log's names"))?;
         let sealed = self.stop == Stop::Sealed;
         let mut log = LogWriter::new(
             disk.clone(),
             options.segment_bytes,
             options.reserve_bytes,
             &self.segment,
-            self.end,
-            self.chain,
-            sealed,
+            LogEnd {
+                end: self.end,
+                chain: self.chain,
+                synced,
+                sealed,
+            },
         )
         .map_err(io("open the last segment"))?;
         // A clean close leaves nothing to rewrite and needs no second mark.

@@ -165,6 +165,14 @@ impl Reserve {
     }
 }
 
+impl Drop for Reserve {
+    /// The helper writes nothing once the writer is gone: whoever opens the
+    /// store next appends where a late piece would put zeros.
+    fn drop(&mut self) {
+        let _ = self.collect(true);
+    }
+}
+
 fn extend(disk: &dyn Disk, piece: &Piece) -> io::Result<()> {
     let file = disk.open(&segment_name(piece.segment), Access::Write)?;
     if let Err(error) = file.extend(piece.from, piece.to) {

@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod mirror;
 mod recovery;
+mod review;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -137,6 +137,10 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) -> Result<(), StoreError> {
+        let _watch = Watch {
+            queue: self.queue.clone(),
+            failed: self.failed.clone(),
+        };
         loop {
             let deadline = self.deadline();
             match self
@@ -178,7 +182,8 @@ impl Writer {
             .into_iter()
             .flatten()
             .min()?;
-        Some(self.head_at + wait)
+        // Beyond the end of time is never.
+        self.head_at.checked_add(wait)
     }
 
     fn timers(&mut self, now: Instant) {
@@ -336,10 +341,20 @@ impl Writer {
 
     /// A mirror's head whose every context is present.
     fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
-        self.view
+        let changes = self
+            .view
             .index()
             .check_complete(&head)
             .map_err(|_| StoreError::Refused("the head is not complete"))?;
+        // A context that is ahead got its runs under another seen head: its
+        // root at this head's size is recomputed.
+        for (id, size, root) in changes {
+            if self.view.root_at(&id, size)? != root {
+                return Err(StoreError::Refused(
+                    "a context has another root than its head",
+                ));
+            }
+        }
         self.put_head(head)
     }
 
@@ -391,14 +406,9 @@ impl Writer {
 
     /// Refuses everything that still waits.
     fn die(self) -> Result<(), StoreError> {
-        self.queue.close();
         let reason = self.failed.get().cloned().unwrap_or_default();
         let error = StoreError::Failed { reason };
-        while let Taken::Some(commands) = self.queue.take(usize::MAX, usize::MAX, None) {
-            for command in commands {
-                refuse(command, &error);
-            }
-        }
+        refuse_all(&self.queue, &error);
         Err(error)
     }
 
@@ -426,6 +436,37 @@ impl Writer {
             outcome = outcome.and(Err(self.note_failure(error)));
         }
         outcome
+    }
+}
+
+fn refuse_all(queue: &Queue<Command>, error: &StoreError) {
+    queue.close();
+    while let Taken::Some(commands) = queue.take(usize::MAX, usize::MAX, None) {
+        for command in commands {
+            refuse(command, error);
+        }
+    }
+}
+
+/// A writer that panics (an answer may, it is the caller's) leaves nobody
+/// waiting for it.
+struct Watch {
+    queue: Arc<Queue<Command>>,
+    failed: Arc<OnceLock<String>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let reason = self.failed.get_or_init(|| "the writer panicked".into());
+        let error = StoreError::Failed {
+            reason: reason.clone(),
+        };
+        // An answer that panics now would end the process.
+        let refuse = std::panic::AssertUnwindSafe(|| refuse_all(&self.queue, &error));
+        let _ = std::panic::catch_unwind(refuse);
     }
 }
 

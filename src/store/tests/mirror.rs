@@ -9,18 +9,18 @@ use crate::tree::TreeSize;
 use crate::tree::nodes::read_ranges;
 use crate::tree::range::right_plan;
 
-fn mirror_disk() -> MemoryDisk {
+pub(super) fn mirror_disk() -> MemoryDisk {
     let disk = MemoryDisk::new();
     create(&disk, StoreRole::Mirror, signer().verifier()).unwrap();
     disk
 }
 
-fn open_mirror(disk: &MemoryDisk) -> Store {
+pub(super) fn open_mirror(disk: &MemoryDisk) -> Store {
     let opened = Store::open(Arc::new(disk.clone()), options(SEGMENT_BYTES_DEFAULT), None);
     opened.unwrap().store
 }
 
-fn ingest(store: &Store, item: Ingest) -> Result<(), StoreError> {
+pub(super) fn ingest(store: &Store, item: Ingest) -> Result<(), StoreError> {
     let (tx, rx) = std::sync::mpsc::channel();
     store.ingest(item, Box::new(move |outcome| tx.send(outcome).unwrap()));
     rx.recv().unwrap()
@@ -47,7 +47,11 @@ fn opening(view: &View, name: &str) -> Opening {
 }
 
 /// What the source would send for one context, verified against `mirror`.
-fn span(source: &View, mirror: &View, opening: &Opening) -> (CheckedSpan, Vec<CheckedPayload>) {
+pub(super) fn span(
+    source: &View,
+    mirror: &View,
+    opening: &Opening,
+) -> (CheckedSpan, Vec<CheckedPayload>) {
     let id = id(&opening.id);
     let own = ReadMirror::accumulator(mirror, &id).unwrap();
     let runs = source
@@ -75,7 +79,7 @@ fn span(source: &View, mirror: &View, opening: &Opening) -> (CheckedSpan, Vec<Ch
     (span, payloads)
 }
 
-fn seen(source: &View, names: &[&str]) -> (SignedHead, SeenHead) {
+pub(super) fn seen(source: &View, names: &[&str]) -> (SignedHead, SeenHead) {
     let head = source.newest_head().unwrap().unwrap();
     let mut openings: Vec<_> = names.iter().map(|name| opening(source, name)).collect();
     openings.sort_by_key(Opening::path);
