@@ -25,6 +25,10 @@ use crate::limits::{
     REQUEST_ID_BYTES_MAX, SEQUENCE_MAX,
 };
 
+/// What an entry takes besides its own bytes, at most: the fixed part of its
+/// header, and records of its own for its context, its run and its payload.
+const DRAFT_OVERHEAD_BYTES: usize = HEADER_FIXED_BYTES + 3 * 2 * 64 + 128;
+
 /// The version byte of an entry header.
 pub const HEADER_VERSION: u8 = 1;
 
@@ -492,7 +496,7 @@ impl Draft {
     /// Bytes this draft holds, for the bounds of queues and groups.
     #[must_use]
     pub fn cost_bytes(&self) -> usize {
-        HEADER_FIXED_BYTES
+        DRAFT_OVERHEAD_BYTES
             + self.key.len()
             + self.payload.len()
             + self.metadata.bytes.len()

@@ -24,9 +24,11 @@ use crate::note::SignerKey;
 /// Entries of a single request.
 const REQUEST_ENTRIES_MAX: usize = 16_384;
 
-/// Called once with the outcome of an append.
+/// Called once with the outcome of an append, on the writer's thread: it must
+/// not wait for the store, since the store waits for it.
 pub type AppendDone = Box<dyn FnOnce(Result<Vec<Appended>, AppendError>) + Send>;
-/// Called once when something is durable, or was refused.
+/// Called once when something is durable, or was refused; on the writer's
+/// thread, like [`AppendDone`].
 pub type StoreDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(super) type PublishDone = Box<dyn FnOnce(Result<SignedHead, StoreError>) + Send>;
 

@@ -237,6 +237,13 @@ impl Index {
         self.contexts.len() as u64 + 1
     }
 
+    /// True if a payload of this hash and length is stored.
+    pub(crate) fn has_payload(&self, hash: &Hash, len: u32) -> bool {
+        let stored = self.payloads.get(hash);
+        // The body of a payload record is its hash and the payload.
+        stored.is_some_and(|at| at.body_len as usize == Hash::LEN + len as usize)
+    }
+
     pub(crate) fn payload(&self, hash: &Hash) -> Option<Location> {
         self.payloads.get(hash).copied()
     }
@@ -412,6 +419,7 @@ impl Index {
         self.origin = head.next_key().clone();
         self.published.advance(head, &changes)?;
         self.pending = None;
+        self.loose_openings.clear();
         for (id, size, _) in changes {
             let number = self.number(&id).unwrap_or(0);
             if let Some(context) = self.context_mut(number) {
@@ -461,7 +469,7 @@ impl Index {
                 let context = self
                     .context(number)
                     .ok_or(Inconsistency::Rule("run of no context"))?;
-                let stored = |hash: &Hash| self.payloads.contains_key(hash);
+                let stored = |hash: &Hash, len| self.has_payload(hash, len);
                 Self::run_effect(number, &context.after, run, at, stored)?
             }
             RecordType::Payload => {
@@ -524,7 +532,7 @@ impl Index {
         base: &Accumulator,
         run: &[u8],
         at: Location,
-        has_payload: impl Fn(&Hash) -> bool,
+        has_payload: impl Fn(&Hash, u32) -> bool,
     ) -> Result<Effect, Inconsistency> {
         let run = Run::decode(run)?;
         let (mut nodes, mut requests) = (Vec::new(), Vec::new());
@@ -536,8 +544,8 @@ impl Index {
                 if let Some(id) = entry.header.request_id {
                     requests.push((request_key(id), entry.header.sequence));
                 }
-                missing |=
-                    entry.inline_payload.is_none() && !has_payload(&entry.header.payload_hash);
+                missing |= entry.inline_payload.is_none()
+                    && !has_payload(&entry.header.payload_hash, entry.header.payload_len);
             },
             |id, hash| {
                 if is_tile_node(id) {

@@ -2,7 +2,7 @@
 //! verifies a peer (that is done, or these types would not exist); what is
 //! checked is that they continue *this* store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::StoreError;
 use super::body;
@@ -13,11 +13,14 @@ use crate::directory::{Opening, OpeningsPart, Seen};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::ledger::SeenHead;
-use crate::limits::{GROUP_BYTES_MAX, RECORD_HEADER_BYTES};
+use crate::limits::{CONTEXT_ID_BYTES_MAX, GROUP_BYTES_MAX, RECORD_HEADER_BYTES};
 use crate::run::{Accumulator, CheckedPayload, CheckedSpan, RunError};
 
 /// Record headers and padding of everything one item may hold.
 const INGEST_HEADROOM_BYTES: u64 = 16_384 * 2 * RECORD_HEADER_BYTES as u64;
+
+/// A context record with its longest id.
+const CONTEXT_RECORD_BYTES_MAX: usize = 2 * RECORD_HEADER_BYTES + 8 + CONTEXT_ID_BYTES_MAX;
 
 /// A group being planned.
 pub(crate) struct IngestPlan<'i> {
@@ -27,7 +30,8 @@ pub(crate) struct IngestPlan<'i> {
     /// Contexts this group touches: number and state after it.
     tips: HashMap<ContextId, (u64, Accumulator)>,
     new_contexts: u64,
-    payloads: HashSet<Hash>,
+    /// Payloads of this group and their lengths.
+    payloads: HashMap<Hash, u32>,
 }
 
 impl<'i> IngestPlan<'i> {
@@ -38,7 +42,7 @@ impl<'i> IngestPlan<'i> {
             effects: Vec::new(),
             tips: HashMap::new(),
             new_contexts: 0,
-            payloads: HashSet::new(),
+            payloads: HashMap::new(),
         }
     }
 
@@ -122,18 +126,22 @@ impl<'i> IngestPlan<'i> {
                 got: span.start() + 1,
             }));
         }
-        let supplied: HashSet<Hash> = payloads.iter().map(CheckedPayload::hash).collect();
-        let has = |hash: &Hash, own: &HashSet<Hash>| {
-            self.index.payload(hash).is_some() || own.contains(hash) || supplied.contains(hash)
+        let supplied: HashMap<Hash, usize> = payloads
+            .iter()
+            .map(|payload| (payload.hash(), payload.bytes().len()))
+            .collect();
+        let has = |hash: &Hash, len: u32| {
+            self.index.has_payload(hash, len)
+                || self.payloads.get(hash) == Some(&len)
+                || supplied.get(hash) == Some(&(len as usize))
         };
-        self.bounded(span_cost(span, payloads))?;
+        self.bounded(span_cost(span, payloads) + CONTEXT_RECORD_BYTES_MAX)?;
         // Everything that can fail comes before the first record is added.
         let mut effects = Vec::with_capacity(span.runs().len());
         for run in span.runs() {
             let at = Location::default();
-            let effect =
-                Index::run_effect(number, &after, run, at, |hash| has(hash, &self.payloads))
-                    .map_err(|_| StoreError::Refused("a run does not continue the store"))?;
+            let effect = Index::run_effect(number, &after, run, at, has)
+                .map_err(|_| StoreError::Refused("a run does not continue the store"))?;
             if let Effect::Run { after: next, .. } = &effect {
                 after = (**next).clone();
             }
@@ -169,7 +177,9 @@ impl<'i> IngestPlan<'i> {
     pub(crate) fn payloads(&mut self, payloads: &[CheckedPayload]) -> Result<(), StoreError> {
         self.bounded(payloads.iter().map(|p| p.bytes().len()).sum())?;
         for payload in payloads {
-            if self.payloads.insert(payload.hash()) {
+            // Bounded by 4 MiB when it was checked.
+            let len = u32::try_from(payload.bytes().len()).unwrap_or(u32::MAX);
+            if self.payloads.insert(payload.hash(), len).is_none() {
                 let effect = Effect::payload(payload.hash());
                 self.add(RecordType::Payload, effect, |out| {
                     out.extend_from_slice(payload.hash().as_bytes());

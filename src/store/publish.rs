@@ -68,6 +68,7 @@ impl Writer {
             })?
         };
         self.put_head(published.clone())?;
+        self.epoch_at_stake = false;
         Ok(published)
     }
 

@@ -85,6 +85,9 @@ pub(super) struct Writer {
     pub(super) next_epoch: u64,
     /// Recovery changed the log: the next head needs a second opinion.
     pub(super) in_doubt: bool,
+    /// Recovery cut what may have been a signed head; the epoch that was skipped
+    /// for it is forgotten unless a later one becomes durable.
+    pub(super) epoch_at_stake: bool,
     pub(super) head_at: Instant,
     pub(super) note_at: Option<Instant>,
     /// A newer note than the one in the file.
@@ -116,6 +119,7 @@ impl Writer {
             .and_then(|note| view.index().open_head(&note.note).ok())
             .map_or(0, |head| head.head().epoch);
         let cut = u64::from(mended.torn_bytes > 0);
+        let own = signer.is_some();
         Self {
             disk,
             options,
@@ -128,6 +132,7 @@ impl Writer {
             term: logged.0,
             next_epoch: logged.1.max(noted).saturating_add(1 + cut),
             in_doubt: mended.was_unclean(),
+            epoch_at_stake: cut > 0 && own,
             head_at: Instant::now(),
             note_at: None,
             note_due: None,
@@ -141,6 +146,11 @@ impl Writer {
             queue: self.queue.clone(),
             failed: self.failed.clone(),
         };
+        if self.epoch_at_stake
+            && let Err(error) = self.publish()
+        {
+            tracing::warn!(%error, "no head published after a recovery that cut");
+        }
         loop {
             let deadline = self.deadline();
             match self
@@ -417,7 +427,7 @@ impl Writer {
         if self.signer.is_some() {
             let due = {
                 let index = self.view.index();
-                index.has_changes() || index.published.head().is_none()
+                self.epoch_at_stake || index.has_changes() || index.published.head().is_none()
             };
             if due {
                 outcome = self.publish().map(|_| ());
