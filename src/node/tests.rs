@@ -185,6 +185,50 @@ async fn a_source_that_drips_or_stalls_is_timed_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_slow_but_brings_something_is_waited_for() {
+    // A frame that takes several deadlines; what is in it does not matter.
+    let address = rogue(|mut send| async move {
+        let body_bytes = 400_000u32;
+        send.write_all(&body_bytes.to_le_bytes()).await.unwrap();
+        send.write_all(&[0x81]).await.unwrap();
+        for _ in 0..10 {
+            send.write_all(&vec![0; 40_000]).await.unwrap();
+            tokio::time::sleep(SHORT / 2).await;
+        }
+    });
+    let store = Arc::new(FakeMirror::default());
+    let mut config = config(address);
+    config.frame_deadline = 2 * SHORT;
+    let error = pull(&key(2), &store, &config).await.unwrap_err();
+    let fault = peer(error);
+    assert!(matches!(fault, PeerFault::Malformed(_)), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_ends_at_once_has_told_the_source() {
+    let endpoint = quic::listen(LOCALHOST, &key(1), [key(2).id()]).unwrap();
+    let address = endpoint.local_addr().unwrap();
+    let source = tokio::spawn(async move {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (mut send, _recv) = connection.accept_bi().await.unwrap();
+        let nothing = Reply::Head { notes: vec![] }.encode().unwrap();
+        send.write_all(&nothing).await.unwrap();
+        send.finish().unwrap();
+        closed_with(&connection).await
+    });
+    // A process that exits: its endpoint is not driven any more.
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = Arc::new(FakeMirror::default());
+        runtime
+            .block_on(pull(&key(2), &store, &config(address)))
+            .unwrap()
+    });
+    assert_eq!(source.await.unwrap(), CloseCode::Done as u64);
+    assert_eq!(process.join().unwrap().outcome, Outcome::Nothing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_sync_has_a_deadline_and_leaves_no_thread_behind() {
     let (_held, hold) = oneshot::channel::<()>();
     let address = rogue(|send| async move {
