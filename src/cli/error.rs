@@ -148,11 +148,15 @@ impl From<CatchUpError> for CliError {
     fn from(error: CatchUpError) -> Self {
         match error {
             CatchUpError::Sync(error) => error.into(),
-            CatchUpError::Connection(_) | CatchUpError::TimedOut { .. } => Self::could_not(error)
-                .hint(
-                    "Is the source running at --from, is --peer its node key, and is this \
+            _ if error.is_refusal() => Self::could_not(error).hint(
+                "Is the source running at --from, is --peer its node key, and is this \
                      node's key (`keys`) on its allowlist?",
-                ),
+            ),
+            CatchUpError::Connection(_) => Self::could_not(error)
+                .hint("The source ended the connection. What was stored stays; run this again."),
+            CatchUpError::TimedOut { .. } => Self::could_not(error).hint(
+                "The source or the way to it is too slow. What was stored stays; run this again.",
+            ),
             CatchUpError::Reset { .. } => Self::could_not(error)
                 .hint("The source failed to answer; its own log says why. Run this again."),
             _ => Self::could_not(error),

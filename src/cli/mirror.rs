@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
@@ -19,9 +19,6 @@ use crate::node::{self, CatchUp, CatchUpError, NodeId, NodeKey};
 use crate::note::VerifierKey;
 use crate::store::{Store, StoreError, StoreRole};
 use crate::sync::{Outcome, Report};
-
-/// The source is told goodbye for at most this long.
-const GOODBYE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct MirrorArguments {
@@ -128,20 +125,15 @@ fn pull(store: &Store, key: &NodeKey, config: &CatchUp) -> Result<Report, CatchU
             shown.set_message(format!("{} entries", progress.entries));
         };
         let store = Arc::new(store.clone());
-        let outcome = node::catch_up(&endpoint, key, store, config, progress).await;
-        let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
-        outcome
+        node::catch_up(&endpoint, key, store, config, progress).await
     });
     bar.finish_and_clear();
     outcome
 }
 
-/// A source that does not know us closes the connection; say who we are.
+/// A source that does not know us refuses the handshake; say who we are.
 fn explain(error: CatchUpError, key: &NodeKey) -> CliError {
-    let refused = matches!(
-        error,
-        CatchUpError::Connection(_) | CatchUpError::TimedOut { .. }
-    );
+    let refused = error.is_refusal();
     let error = CliError::from(error);
     if !refused {
         return error;

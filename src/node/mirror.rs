@@ -11,10 +11,12 @@
 //!   a frame needs one of [`FRAMES_WAITING_MAX`] permits, and the engine has a
 //!   bounded number of items being stored. (A bounded queue could lock up: the
 //!   engine waits for room in the store, the store for room in the queue.)
-//! * every wait on the peer has a deadline;
+//! * every wait on the peer has a deadline; a slow link may take longer than
+//!   one, as long as it brings something, but not for ever;
 //! * when the future is dropped, the engine thread is told and ends.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +38,16 @@ use crate::sync::{
 
 /// Frames received that the engine has not looked at yet.
 pub const FRAMES_WAITING_MAX: usize = 16;
+/// A frame may take another deadline if the connection brought this much in
+/// the one before: answers share a link, so a large frame can be slow although
+/// the source is not. Far above what acknowledgements and keep-alives take.
+const PROGRESS_BYTES_MIN: u64 = 32 << 10;
+/// Deadlines a frame may take in all.
+const DEADLINES_MAX: u32 = 60;
+/// How long to wait for the source to hear that we are leaving.
+const GOODBYE: Duration = Duration::from_millis(100);
+/// How often to look whether it has.
+const GOODBYE_LOOK: Duration = Duration::from_millis(1);
 
 /// Whom to pull from, what to believe, how long to wait.
 #[derive(Clone, Debug)]
@@ -51,7 +63,8 @@ pub struct CatchUp {
     /// The handshake must be over by then.
     pub connect_deadline: Duration,
     /// After a request, and after each frame of its answer, the next whole
-    /// frame or the end must have arrived by then.
+    /// frame or the end must have arrived by then; longer, but not for ever,
+    /// if meanwhile the connection brings at least 32 KiB in each such time.
     pub frame_deadline: Duration,
     /// The whole sync must be over by then.
     pub sync_deadline: Option<Duration>,
@@ -116,6 +129,18 @@ pub enum CatchUpError {
 }
 
 impl CatchUpError {
+    /// True if it looks as if nobody who knows us is there: no answer, or
+    /// none that got past the handshake. A source that closes the connection
+    /// itself knows us, and one that is slow is there.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Connection(error) => !matches!(error, ConnectionError::ApplicationClosed(_)),
+            Self::TimedOut { what } => matches!(what.as_bytes(), b"the handshake"),
+            _ => false,
+        }
+    }
+
     const fn code(&self) -> CloseCode {
         match self {
             Self::Sync(SyncError::Peer(_)) => CloseCode::Misbehaved,
@@ -182,8 +207,24 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     let code = result
         .as_ref()
         .map_or_else(CatchUpError::code, |_| CloseCode::Done);
-    code.close(&connection);
+    leave(&connection, code).await;
     result
+}
+
+/// Closes the connection and waits until the source has said that it heard,
+/// which takes one round trip. Not for the end of the draining period: that
+/// is three probe timeouts, and serves packets that are late.
+async fn leave(connection: &Connection, code: CloseCode) {
+    if connection.close_reason().is_some() {
+        return;
+    }
+    code.close(connection);
+    let heard = async {
+        while connection.stats().frame_rx.connection_close == 0 {
+            tokio::time::sleep(GOODBYE_LOOK).await;
+        }
+    };
+    let _ = timeout(GOODBYE, heard).await;
 }
 
 async fn drive<S: StoreMirror + 'static>(
@@ -242,9 +283,7 @@ async fn read_answer(
         .await
         .map_err(|_| CatchUpError::TimedOut { what: "a stream" })??;
     loop {
-        let next = timeout(deadline, read_frame(&mut recv))
-            .await
-            .map_err(|_| CatchUpError::TimedOut { what: "a frame" })?;
+        let next = arrival(connection, deadline, read_frame(&mut recv)).await?;
         let Some(frame) = next.map_err(lost_read)? else {
             return Ok(());
         };
@@ -256,6 +295,27 @@ async fn read_answer(
             return Err(SyncError::Closed.into());
         }
     }
+}
+
+/// Waits for something of the peer: one deadline, or several as long as the
+/// connection brings bytes at all.
+async fn arrival<T>(
+    connection: &Connection,
+    deadline: Duration,
+    next: impl Future<Output = T>,
+) -> Result<T, CatchUpError> {
+    let mut next = pin!(next);
+    let received = || connection.stats().udp_rx.bytes;
+    for _ in 0..DEADLINES_MAX {
+        let before = received();
+        if let Ok(next) = timeout(deadline, &mut next).await {
+            return Ok(next);
+        }
+        if received().saturating_sub(before) < PROGRESS_BYTES_MIN {
+            break;
+        }
+    }
+    Err(CatchUpError::TimedOut { what: "a frame" })
 }
 
 fn lost_write(error: quinn::WriteError) -> CatchUpError {

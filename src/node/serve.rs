@@ -8,16 +8,22 @@
 //!
 //! Invariants:
 //! * connections, connections of one key, and answers under way are bounded;
+//!   answers of one connection too, so that a peer that asks and never reads
+//!   cannot hold all places;
+//! * a key is one node, whose store one process has open: a connection too
+//!   many ends that key's oldest, which is what a killed process left behind;
 //! * a request must arrive, and every frame be taken, within a deadline;
 //! * a stream is finished only after the whole answer was written. On any
 //!   error it is reset: dropping it would look like a clean end;
 //! * a slow reader holds one frame of memory here, and what its windows allow.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -31,21 +37,29 @@ use crate::sync;
 
 /// How long a shutdown waits for closed connections to be told.
 const DRAIN: Duration = Duration::from_secs(3);
+/// A frame may take another deadline if the connection took this much in the
+/// one before: answers share a link.
+const PROGRESS_BYTES_MIN: u64 = 32 << 10;
+/// Deadlines a frame may take in all.
+const DEADLINES_MAX: u32 = 60;
 
 /// Bounds of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
     /// Connections, handshakes included.
     pub connections_max: usize,
-    /// Connections of one node key.
+    /// Connections of one node key; one more ends the oldest.
     pub connections_per_peer_max: usize,
+    /// Answers under way on one connection; more requests wait.
+    pub answers_per_connection_max: usize,
     /// Answers under way, all peers together.
     pub answers_max: usize,
     /// A handshake must be over by then.
     pub handshake_deadline: Duration,
     /// A request must have arrived by then.
     pub request_deadline: Duration,
-    /// A frame must have been taken by then.
+    /// A frame must have been taken by then; longer, but not for ever, if
+    /// meanwhile the connection takes at least 32 KiB in each such time.
     pub frame_deadline: Duration,
 }
 
@@ -53,7 +67,8 @@ impl Default for ServeLimits {
     fn default() -> Self {
         Self {
             connections_max: 256,
-            connections_per_peer_max: 4,
+            connections_per_peer_max: 2,
+            answers_per_connection_max: 32,
             answers_max: 128,
             handshake_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(10),
@@ -96,7 +111,17 @@ struct Shared<L> {
     ledger: Arc<L>,
     limits: ServeLimits,
     answers: Arc<Semaphore>,
-    peers: Mutex<HashMap<NodeId, usize>>,
+    peers: Peers,
+}
+
+/// The connections of every peer, oldest first.
+type Peers = Mutex<HashMap<NodeId, VecDeque<Connection>>>;
+
+/// What the answers of one connection share.
+struct Traffic {
+    answers: Semaphore,
+    /// Bytes of frames the connection has taken.
+    taken_bytes: AtomicU64,
 }
 
 /// Answers mirrors until `shutdown` completes, then closes every connection.
@@ -146,30 +171,35 @@ pub async fn serve<L: ReadLedger + 'static>(
     }
 }
 
-/// Counts a connection of a peer for as long as it lives.
+/// Lists a connection of a peer for as long as it lives.
 struct Seat<'a> {
-    peers: &'a Mutex<HashMap<NodeId, usize>>,
+    peers: &'a Peers,
     peer: NodeId,
+    id: usize,
 }
 
 impl<'a> Seat<'a> {
-    fn take(peers: &'a Mutex<HashMap<NodeId, usize>>, peer: NodeId, max: usize) -> Option<Self> {
+    fn take(peers: &'a Peers, peer: NodeId, connection: &Connection, max: usize) -> Self {
         let mut table = peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = table.entry(peer).or_default();
-        if *count >= max {
-            return None;
+        let seats = table.entry(peer).or_default();
+        while seats.len() >= max.max(1)
+            && let Some(oldest) = seats.pop_front()
+        {
+            tracing::info!(%peer, "a new connection takes the place of this peer's oldest");
+            CloseCode::Busy.close(&oldest);
         }
-        *count += 1;
-        Some(Self { peers, peer })
+        seats.push_back(connection.clone());
+        let id = connection.stable_id();
+        Self { peers, peer, id }
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut table = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = table.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(seats) = table.get_mut(&self.peer) {
+            seats.retain(|connection| connection.stable_id() != self.id);
+            if seats.is_empty() {
                 table.remove(&self.peer);
             }
         }
@@ -195,10 +225,7 @@ async fn connection<L: ReadLedger + 'static>(shared: Arc<Shared<L>>, incoming: I
         return CloseCode::Misbehaved.close(&connection);
     };
     let seats = shared.limits.connections_per_peer_max;
-    let Some(_seat) = Seat::take(&shared.peers, peer, seats) else {
-        tracing::info!(%peer, "too many connections of one peer");
-        return CloseCode::Busy.close(&connection);
-    };
+    let _seat = Seat::take(&shared.peers, peer, &connection, seats);
     tracing::debug!(%peer, %address, "mirror connected");
     answer_streams(&shared, &connection, peer).await;
 }
@@ -208,6 +235,10 @@ async fn answer_streams<L: ReadLedger + 'static>(
     connection: &Connection,
     peer: NodeId,
 ) {
+    let traffic = Arc::new(Traffic {
+        answers: Semaphore::new(shared.limits.answers_per_connection_max),
+        taken_bytes: AtomicU64::new(0),
+    });
     // No more than the streams the transport allows.
     let mut streams = JoinSet::new();
     loop {
@@ -226,7 +257,7 @@ async fn answer_streams<L: ReadLedger + 'static>(
                 }
             },
         };
-        streams.spawn(stream(Arc::clone(shared), send, recv));
+        streams.spawn(stream(Arc::clone(shared), Arc::clone(&traffic), send, recv));
     }
 }
 
@@ -247,10 +278,11 @@ fn end_connection(connection: &Connection, peer: NodeId, error: &AnswerError) ->
 
 async fn stream<L: ReadLedger + 'static>(
     shared: Arc<Shared<L>>,
+    traffic: Arc<Traffic>,
     mut send: SendStream,
     mut recv: RecvStream,
 ) -> Result<(), AnswerError> {
-    let result = answer(&shared, &mut send, &mut recv).await;
+    let result = answer(&shared, &traffic, &mut send, &mut recv).await;
     if let Err(error) = &result {
         let code = error.code().code();
         let _ = send.reset(code);
@@ -261,6 +293,7 @@ async fn stream<L: ReadLedger + 'static>(
 
 async fn answer<L: ReadLedger + 'static>(
     shared: &Shared<L>,
+    traffic: &Traffic,
     send: &mut SendStream,
     recv: &mut RecvStream,
 ) -> Result<(), AnswerError> {
@@ -277,7 +310,10 @@ async fn answer<L: ReadLedger + 'static>(
         .await
         .map_err(|_| AnswerError::RequestTimedOut)??;
     let mut answer = sync::answer(&request)?;
-    // Waiting here is waiting for other answers, each bounded by deadlines.
+    // Waiting here is waiting for other answers, each bounded by deadlines:
+    // first for those of the same connection, so that nobody queues up for
+    // more than a share of the places.
+    let _own = traffic.answers.acquire().await;
     let _permit = shared.answers.acquire().await;
     loop {
         let ledger = Arc::clone(&shared.ledger);
@@ -292,11 +328,40 @@ async fn answer<L: ReadLedger + 'static>(
         let Some(frame) = frame.map_err(AnswerError::Ledger)? else {
             break;
         };
-        timeout(shared.limits.frame_deadline, send.write_chunk(frame.into()))
-            .await
-            .map_err(|_| AnswerError::FrameTimedOut)??;
+        hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
     }
     // Fails only if the asker has lost interest, which harms nobody.
     let _ = send.finish();
     Ok(())
+}
+
+/// Writes a frame: one deadline, or several as long as the connection takes
+/// bytes at all.
+async fn hand_over(
+    traffic: &Traffic,
+    send: &mut SendStream,
+    frame: Bytes,
+    deadline: Duration,
+) -> Result<(), AnswerError> {
+    let mut writing = std::pin::pin!(async {
+        let mut left = [frame];
+        while !left[0].is_empty() {
+            let written = send.write_chunks(&mut left).await?;
+            traffic
+                .taken_bytes
+                .fetch_add(written.bytes as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    for _ in 0..DEADLINES_MAX {
+        let before = traffic.taken_bytes.load(Ordering::Relaxed);
+        if let Ok(outcome) = timeout(deadline, &mut writing).await {
+            return outcome;
+        }
+        let after = traffic.taken_bytes.load(Ordering::Relaxed);
+        if after.saturating_sub(before) < PROGRESS_BYTES_MIN {
+            break;
+        }
+    }
+    Err(AnswerError::FrameTimedOut)
 }

@@ -185,6 +185,86 @@ async fn a_source_that_drips_or_stalls_is_timed_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_slow_but_brings_something_is_waited_for() {
+    // A frame that takes several deadlines; what is in it does not matter.
+    let address = rogue(|mut send| async move {
+        let body_bytes = 400_000u32;
+        send.write_all(&body_bytes.to_le_bytes()).await.unwrap();
+        send.write_all(&[0x81]).await.unwrap();
+        for _ in 0..10 {
+            send.write_all(&vec![0; 40_000]).await.unwrap();
+            tokio::time::sleep(SHORT / 2).await;
+        }
+    });
+    let store = Arc::new(FakeMirror::default());
+    let mut config = config(address);
+    config.frame_deadline = 2 * SHORT;
+    let error = pull(&key(2), &store, &config).await.unwrap_err();
+    let fault = peer(error);
+    assert!(matches!(fault, PeerFault::Malformed(_)), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_ends_at_once_has_told_the_source() {
+    let endpoint = quic::listen(LOCALHOST, &key(1), [key(2).id()]).unwrap();
+    let address = endpoint.local_addr().unwrap();
+    let source = tokio::spawn(async move {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (mut send, _recv) = connection.accept_bi().await.unwrap();
+        let nothing = Reply::Head { notes: vec![] }.encode().unwrap();
+        send.write_all(&nothing).await.unwrap();
+        send.finish().unwrap();
+        closed_with(&connection).await
+    });
+    // A process that exits: its endpoint is not driven any more.
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = Arc::new(FakeMirror::default());
+        runtime
+            .block_on(pull(&key(2), &store, &config(address)))
+            .unwrap()
+    });
+    assert_eq!(source.await.unwrap(), CloseCode::Done as u64);
+    assert_eq!(process.join().unwrap().outcome, Outcome::Nothing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_never_reads_does_not_hold_up_another() {
+    let limits = ServeLimits {
+        answers_per_connection_max: 2,
+        answers_max: 4,
+        ..ServeLimits::default()
+    };
+    let server = Server::new(ledger(), &[key(2).id(), key(3).id()], limits);
+    let endpoint = quic::client(LOCALHOST).unwrap();
+    let mut client = quic::client_config(&key(3), key(1).id()).unwrap();
+    let mut transport = quinn::TransportConfig::default();
+    // No more than this is ever let through, on all streams together.
+    transport.receive_window(8u32.into());
+    client.transport_config(Arc::new(transport));
+    let connecting = endpoint.connect_with(client, server.address, SERVER_NAME);
+    let hostile = connecting.unwrap().await.unwrap();
+    let head = Request::Head { newest: vec![] }.encode().unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let (mut send, recv) = hostile.open_bi().await.unwrap();
+        send.write_all(&head).await.unwrap();
+        send.finish().unwrap();
+        streams.push(recv);
+    }
+    // The answers are under way when the first byte is here.
+    while hostile.stats().frame_rx.stream == 0 {
+        tokio::task::yield_now().await;
+    }
+    let store = Arc::new(FakeMirror::default());
+    let report = pull(&key(2), &store, &config(server.address))
+        .await
+        .unwrap();
+    assert_eq!(report.outcome, Outcome::CaughtUp);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_sync_has_a_deadline_and_leaves_no_thread_behind() {
     let (_held, hold) = oneshot::channel::<()>();
     let address = rogue(|send| async move {
@@ -294,7 +374,7 @@ async fn a_request_that_never_comes_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_key_gets_so_many_connections_and_a_shutdown_ends_them() {
+async fn a_connection_too_many_ends_the_oldest_of_its_key_and_a_shutdown_the_rest() {
     let limits = ServeLimits {
         connections_per_peer_max: 2,
         ..ServeLimits::default()
@@ -312,11 +392,14 @@ async fn one_key_gets_so_many_connections_and_a_shutdown_ends_them() {
     ask(&first).await.unwrap();
     let (_second_endpoint, second) = connect(server.address).await;
     ask(&second).await.unwrap();
+    // A killed process leaves its connections behind: they must not lock its
+    // key out until they are idle.
     let (_third_endpoint, third) = connect(server.address).await;
-    assert_eq!(closed_with(&third).await, CloseCode::Busy as u64);
+    ask(&third).await.unwrap();
+    assert_eq!(closed_with(&first).await, CloseCode::Busy as u64);
     server.stop().await;
-    assert_eq!(closed_with(&first).await, CloseCode::ShuttingDown as u64);
     assert_eq!(closed_with(&second).await, CloseCode::ShuttingDown as u64);
+    assert_eq!(closed_with(&third).await, CloseCode::ShuttingDown as u64);
 }
 
 #[derive(Debug)]
