@@ -21,7 +21,7 @@ use super::output::{Out, escape, seconds};
 use super::progress;
 use crate::entry::{ContextId, Draft, Metadata};
 use crate::limits::{NDJSON_BATCH_LINES_MAX, PAYLOAD_BYTES_MAX};
-use crate::store::{Appended, Store};
+use crate::store::{AppendError, Appended, Store, StoreError};
 
 /// Batches that may wait between the parser and the store.
 const BATCHES_WAITING: usize = 2;
@@ -188,7 +188,11 @@ fn append_many(
     let outcome = pump(&store, input, context, input_bytes, &mut stored);
     let closed = store.close();
     outcome?;
-    closed?;
+    closed.map_err(|error| {
+        // Acknowledged is durable, whatever happens at the end.
+        let what = format!("all {} lines are stored, but closing failed", stored.lines);
+        CliError::from(error).context(what)
+    })?;
     let seconds = seconds(start.elapsed());
     let mut out = Out::new();
     if json {
@@ -239,6 +243,9 @@ fn pump(
         let (first, last) = (batch.first_line, batch.last_line);
         let appended = store.append(batch.drafts).map_err(|error| {
             let what = format!("lines {first} to {last}");
+            if matches!(error, AppendError::Store(StoreError::Failed { .. })) {
+                return undecided(error.into(), &what, stored.lines);
+            }
             not_stored(error.into(), &what, first, stored.lines)
         })?;
         stored.lines = last;
@@ -253,6 +260,19 @@ fn pump(
     });
     bar.finish_and_clear();
     outcome
+}
+
+/// The disk failed under a batch: only opening the store anew tells whether it
+/// is there, whole or not at all.
+fn undecided(error: CliError, what: &str, stored: u64) -> CliError {
+    let before = match stored {
+        0 => String::new(),
+        _ => format!("Lines 1 to {stored} are stored. "),
+    };
+    error.context(what).hint(format_args!(
+        "{before}Whether {what} are is not known until the store is opened again: check the disk, \
+         then look with `contexts`; lines with a request_id can simply be appended again."
+    ))
 }
 
 /// Says what is stored and what is not.
