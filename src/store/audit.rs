@@ -56,8 +56,9 @@ pub struct FirstBad {
     pub reason: String,
 }
 
-/// Audits a store. `progress` hears how many bytes were verified. An error
-/// means that the audit could not run, not that it found something.
+/// Audits a store. `progress` hears how many bytes were verified. An error that
+/// is a verification failure means that not even the beginning could be read;
+/// any other, that the audit could not run.
 pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditReport, StoreError> {
     let mut payloads: HashMap<Hash, u32> = HashMap::new();
     let mut bytes = 0u64;
