@@ -115,6 +115,13 @@ pub(crate) fn notes() -> Value {
         json!({ "name": "takeover of its own term", "good": false, "kind": "takeover",
         "text": same }),
     );
+    cases.extend(bad_keys(&vkey));
+    cases.extend(relations());
+    file("04-head-and-directory", cases)
+}
+
+fn bad_keys(vkey: &str) -> Vec<Value> {
+    let mut cases = Vec::new();
     for (bad, reason) in [
         (vkey.replace("vectors", "vector5"), "key id of another name"),
         (vkey.replace('+', " "), "no plus signs"),
@@ -133,8 +140,7 @@ pub(crate) fn notes() -> Value {
             "vkey": bad, "reason": reason }),
         );
     }
-    cases.extend(relations());
-    file("04-head-and-directory", cases)
+    cases
 }
 
 /// Pairs of heads of one origin, the first one known.
