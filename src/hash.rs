@@ -1,7 +1,7 @@
 //! Layer 0. `Hash` and every use the ledger makes of BLAKE3; nothing else in
 //! the crate calls it.
 //!
-//! Two kinds of hash exist (`spec/02-tree.md`):
+//! Two kinds of hash exist (`spec/00-terms.md`):
 //!
 //! * **content**: plain BLAKE3, used for payloads, so that `b3sum` on a payload
 //!   prints the same value;
@@ -104,7 +104,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles, in the order of `spec/02-tree.md`.
+    /// All roles, in the order of `spec/00-terms.md`.
     pub const ALL: [Self; 5] = [
         Self::Leaf,
         Self::Node,

@@ -8,7 +8,7 @@
 //! 24 end of each header, 4 bytes each    headers    inline payloads
 //! ```
 //!
-//! Invariants (`spec/01-entry.md`, Runs):
+//! Invariants (`spec/01-entry.md`, Run):
 //! * a run holds 1..=256 entries and does not cross a multiple of 256;
 //! * payloads of at most 4 KiB are inside the run, larger ones never are;
 //! * within a context Lamport times rise and wall-clock times do not fall:

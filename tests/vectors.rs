@@ -80,6 +80,30 @@ fn good_vectors_are_taken_and_bad_ones_refused() {
     assert_eq!(COUNTS.len(), vector_cases::all().len());
 }
 
+/// Every hash, key and chain that a chapter quotes is in a vector, or follows
+/// from one.
+#[test]
+fn chapters_quote_the_vectors() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let read = |dir: &str| -> Vec<String> {
+        let mut files: Vec<_> = fs::read_dir(root.join(dir)).unwrap().collect();
+        files.sort_by_key(|file| file.as_ref().unwrap().path());
+        let text = |file: std::io::Result<fs::DirEntry>| fs::read_to_string(file.unwrap().path());
+        files.into_iter().map(text).map(Result::unwrap).collect()
+    };
+    let mut known = read("tests/vectors").concat();
+    known.push_str(&vector_cases::segment_keys("store").concat());
+    let mut quoted = 0;
+    for chapter in read("spec") {
+        let words = chapter.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f'));
+        for word in words.filter(|word| word.len() >= 32) {
+            assert!(known.contains(word), "{word}");
+            quoted += 1;
+        }
+    }
+    assert!(quoted >= 60, "{quoted}");
+}
+
 mod store {
     use std::sync::Arc;
     use std::sync::mpsc::channel;

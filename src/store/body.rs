@@ -1,4 +1,4 @@
-//! The bodies of records (`spec/05-store.md`, Records): encode and decode only.
+//! The bodies of records (`spec/05-store.md`, Record types): encode and decode only.
 //! Openings and seen heads are the directory's (`directory::seen`).
 
 use crate::encoding::{DecodeError, Reader, in_range};

@@ -1,7 +1,7 @@
 //! What opening does: read the log, decide what its end means, mend what a
 //! crash left, and only then make anything visible.
 //!
-//! The order (`spec/05-store.md`, Recovery):
+//! The order (`spec/05-store.md`, Opening):
 //! 1. temporary files are removed;
 //! 2. groups are read and replayed until the log ends at `end`;
 //! 3. what vouches for a position beyond `end` (a valid record found by

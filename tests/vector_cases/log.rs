@@ -74,6 +74,17 @@ impl Keys {
     }
 }
 
+/// The keys of a log's first segment and the chain before its first record, as
+/// hexadecimal text.
+pub(crate) fn segment_keys(of: &str) -> Vec<String> {
+    let segment = &log_of(of)[SEGMENT_1];
+    let keys = Keys::of(segment);
+    let all = [&keys.check[..], &keys.body, &keys.chain];
+    let mut all: Vec<String> = all.into_iter().map(|key| hex(key)).collect();
+    all.push(hex(&keys.start(segment)));
+    all
+}
+
 /// The records of a log, every check recomputed.
 pub(crate) fn records_of(files: &Files) -> Vec<Value> {
     let mut records = Vec::new();

@@ -8,7 +8,7 @@ mod proofs;
 mod spans;
 mod trust;
 
-pub(crate) use log::{disk_of, log_of, options};
+pub(crate) use log::{disk_of, log_of, options, segment_keys};
 
 use std::collections::BTreeSet;
 
