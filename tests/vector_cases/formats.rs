@@ -1,9 +1,8 @@
-//! Hash roles, entry headers, runs and spans, wire frames.
+//! Hash roles, entry headers, runs.
 
 use converge_ledger::entry::{ContextId, Draft, Header, Metadata, leaf_hash};
 use converge_ledger::hash::{self, Role};
 use converge_ledger::run::{Accumulator, Run, RunBuilder};
-use converge_ledger::sync::message::{Reply, Request};
 use serde_json::{Value, json};
 
 use super::{file, hash as hash_of, hex, spoiled, unhex};
@@ -224,61 +223,4 @@ pub(crate) fn judge_run(case: &Value) -> bool {
                 case["last"].as_u64().unwrap(),
             )
         && case["leaves"].as_array() == Some(&leaves)
-}
-
-pub(crate) fn wire() -> Value {
-    let id = ContextId::new("ctx").unwrap();
-    let h = [hash::content(b"a"), hash::content(b"b")];
-    let requests = [
-        ("Head? without a note", Request::Head { newest: vec![] }),
-        (
-            "Head? with a note",
-            Request::Head {
-                newest: b"note\n".to_vec(),
-            },
-        ),
-        ("Nodes?", Request::Nodes { hashes: h.to_vec() }),
-        (
-            "Entries?",
-            Request::Entries {
-                context: id.clone(),
-                after_sequence: 256,
-                size: 100_000,
-            },
-        ),
-        ("Payloads?", Request::Payloads { hashes: h.to_vec() }),
-        (
-            "Consistency?",
-            Request::Consistency {
-                context: id,
-                from: 1,
-                to: 300,
-            },
-        ),
-    ];
-    let mut cases = Vec::new();
-    for (name, request) in requests {
-        let frame = request.encode().unwrap();
-        cases.push(json!({ "name": name, "good": true, "request": hex(&frame) }));
-        for spoiled in spoiled(
-            name,
-            "request",
-            &frame,
-            &[(3, "length of 2 GiB"), (4, "a reply's kind")],
-        ) {
-            cases.push(spoiled);
-        }
-    }
-    // 256 as three bytes of varint where two are enough.
-    let overlong = "0b000000030363747880828000a08d06";
-    cases.push(json!({ "name": "a varint with a spare byte", "good": false, "request": overlong }));
-    file("07-sync", cases)
-}
-
-pub(crate) fn judge_wire(case: &Value) -> bool {
-    let frame = unhex(&case["request"]);
-    match Request::decode(&frame) {
-        Ok(request) => request.encode().unwrap() == frame && Reply::decode(&frame).is_err(),
-        Err(_) => false,
-    }
 }

@@ -2,8 +2,15 @@
 //! and how each is judged from its text alone.
 
 mod formats;
+mod log;
+mod messages;
 mod proofs;
+mod spans;
 mod trust;
+
+pub(crate) use log::{disk_of, log_of, options};
+
+use std::collections::BTreeSet;
 
 use converge_ledger::hash::Hash;
 use serde_json::{Value, json};
@@ -14,11 +21,14 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("hashes", formats::hashes()),
         ("entry", formats::entries()),
         ("run", formats::runs()),
-        ("wire", formats::wire()),
+        ("span", spans::spans()),
+        ("seen", spans::seen()),
+        ("wire", messages::wire()),
         ("tree", proofs::tree()),
         ("tiles", proofs::tiles()),
         ("note", trust::notes()),
         ("directory", trust::directory()),
+        ("log", log::log()),
     ]
 }
 
@@ -28,17 +38,30 @@ pub(crate) fn judge(file: &str, case: &Value) -> bool {
         "hashes" => formats::judge_hash(case),
         "entry" => formats::judge_entry(case),
         "run" => formats::judge_run(case),
-        "wire" => formats::judge_wire(case),
+        "span" => spans::judge_span(case),
+        "seen" => spans::judge_seen(case),
+        "wire" => messages::judge_wire(case),
         "tree" => proofs::judge_tree(case),
         "tiles" => proofs::judge_tiles(case),
         "note" => trust::judge_note(case),
         "directory" => trust::judge_directory(case),
+        "log" => log::judge_log(case),
         _ => panic!("no such file: {file}"),
     }
 }
 
-#[allow(clippy::needless_pass_by_value)] // reads better where it is used
-fn file(chapter: &str, cases: Vec<Value>) -> Value {
+/// A file of cases. Names are unique, and whatever must be refused says why: by
+/// a reason of its own, or by the last part of its name.
+fn file(chapter: &str, mut cases: Vec<Value>) -> Value {
+    let mut names = BTreeSet::new();
+    for case in &mut cases {
+        let name = case["name"].as_str().expect("a name").to_owned();
+        if case["good"] == false && case["reason"].is_null() {
+            let reason = name.rsplit(", ").next().unwrap_or(&name);
+            case["reason"] = reason.into();
+        }
+        assert!(names.insert(name), "{}", case["name"]);
+    }
     json!({ "spec": chapter, "version": 1, "cases": cases })
 }
 

@@ -30,7 +30,7 @@ fn frontier(n: u64) -> Frontier {
 
 pub(crate) fn tree() -> Value {
     let mut cases = Vec::new();
-    for n in (0..=17).chain([31, 32, 33, 100]) {
+    for n in (0..=40).chain([100, 255, 256, 257]) {
         cases.push(
             json!({ "name": format!("root of {n} leaves"), "good": true, "kind": "root",
             "size": n, "root": frontier(n).root().to_string(),

@@ -2,10 +2,13 @@
 
 use converge_ledger::directory::path::{build, verify};
 use converge_ledger::directory::{
-    Change, Found, MemoryDirectory, Node, apply, commitment, empty_root, path_hash,
+    Change, Diff, DiffError, Found, MemoryDirectory, Node, Opening, ReadDirectory, Slot, Sums,
+    apply, commitment, empty_root, path_hash,
 };
 use converge_ledger::hash::{self, Hash};
-use converge_ledger::head::{Head, Rotation, SignedHead, Takeover, sign_head, sign_rotation};
+use converge_ledger::head::{
+    Head, Relation, Rotation, SignedHead, Takeover, compare, sign_head, sign_rotation,
+};
 use converge_ledger::note::{OriginName, SignerKey, VerifierKey};
 use serde_json::{Value, json};
 
@@ -112,18 +115,115 @@ pub(crate) fn notes() -> Value {
         json!({ "name": "takeover of its own term", "good": false, "kind": "takeover",
         "text": same }),
     );
-    for bad in [
-        vkey.replace("vectors", "vector5"),
-        vkey.replace('+', " "),
-        format!("{vkey}="),
-        "x+00000000+AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
+    for (bad, reason) in [
+        (vkey.replace("vectors", "vector5"), "key id of another name"),
+        (vkey.replace('+', " "), "no plus signs"),
+        (format!("{vkey}="), "base64 padded too much"),
+        (
+            "x+00000000+AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
+            "key too short",
+        ),
+        (
+            "x+30b4a9e1+AQEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
+            "public key of small order",
+        ),
     ] {
         cases.push(
             json!({ "name": format!("vkey {bad:?}"), "good": false, "kind": "key",
-            "vkey": bad }),
+            "vkey": bad, "reason": reason }),
         );
     }
+    cases.extend(relations());
     file("04-head-and-directory", cases)
+}
+
+/// Pairs of heads of one origin, the first one known.
+fn relations() -> Vec<Value> {
+    let (old, new, other) = (signer(1), signer(2), signer(4));
+    let plain = |change: &dyn Fn(&mut Head)| {
+        let mut head = head(None);
+        change(&mut head);
+        sign_head(&head, &old).unwrap()
+    };
+    let rotated = |epoch: u64, to: &SignerKey| {
+        let rotation = Rotation {
+            old: old.verifier().clone(),
+            new: to.verifier().clone(),
+        };
+        let mut head = head(Some(rotation));
+        head.epoch = epoch;
+        sign_rotation(&head, &old, to).unwrap()
+    };
+    let known = plain(&|_| ());
+    let root = hash::content(b"another directory");
+    let case = |name: &str, relation: Option<&str>, known: &[u8], other: &[u8]| {
+        json!({ "name": format!("two heads: {name}"), "good": relation.is_some(),
+            "kind": "relation", "vkey": old.verifier().to_string(), "relation": relation,
+            "known": String::from_utf8(known.to_vec()).unwrap(),
+            "other": String::from_utf8(other.to_vec()).unwrap() })
+    };
+    let heartbeat = plain(&|head| head.epoch = 8);
+    let grown = plain(&|head| {
+        (head.epoch, head.entries, head.directory_root) = (9, 1001, root);
+    });
+    let with = |name, change: &dyn Fn(&mut Head)| case(name, None, &known, &plain(change));
+    vec![
+        case("the same", Some("same"), &known, &known),
+        case("a heartbeat", Some("newer"), &known, &heartbeat),
+        case("an entry more", Some("newer"), &known, &grown),
+        case("the other way round", Some("older"), &grown, &known),
+        case(
+            "another term",
+            Some("across terms"),
+            &known,
+            &plain(&|head| {
+                (head.term, head.epoch) = (2, 8);
+            }),
+        ),
+        case("a rotation", Some("newer"), &known, &rotated(8, &new)),
+        with("two texts of one epoch", &|head| head.time_ns += 1),
+        with("an entry fewer", &|head| {
+            (head.epoch, head.entries, head.directory_root) = (8, 999, root);
+        }),
+        with("a context fewer", &|head| {
+            (head.epoch, head.contexts, head.directory_root) = (8, 2, root);
+        }),
+        with("more contexts gained than entries", &|head| {
+            (head.epoch, head.contexts, head.entries) = (8, 5, 1001);
+            head.directory_root = root;
+        }),
+        with("another root for the same counts", &|head| {
+            (head.epoch, head.directory_root) = (8, root);
+        }),
+        with("other counts for the same root", &|head| {
+            (head.epoch, head.entries) = (8, 1001);
+        }),
+        case(
+            "two rotations of one key",
+            None,
+            &rotated(8, &new),
+            &rotated(9, &other),
+        ),
+    ]
+}
+
+fn judge_relation(case: &Value) -> bool {
+    let key = VerifierKey::parse(case["vkey"].as_str().unwrap()).unwrap();
+    let open = |field: &str| {
+        let note = case[field].as_str().unwrap();
+        SignedHead::open(note.as_bytes(), &key).unwrap()
+    };
+    let Ok(relation) = compare(&open("known"), &open("other")) else {
+        return false;
+    };
+    let name = match relation {
+        Relation::Same => "same",
+        Relation::Newer => "newer",
+        Relation::Older => "older",
+        Relation::AcrossTerms(_) => "across terms",
+        Relation::OtherOrigin => "another origin",
+    };
+    case["relation"] == name
 }
 
 pub(crate) fn judge_note(case: &Value) -> bool {
@@ -142,6 +242,7 @@ pub(crate) fn judge_note(case: &Value) -> bool {
             SignedHead::open(text("note").as_bytes(), &key).is_ok()
         }
         "takeover" => Takeover::parse(text("text")).is_ok_and(|t| t.to_text() == text("text")),
+        "relation" => judge_relation(case),
         kind => panic!("{kind}"),
     }
 }
@@ -159,7 +260,11 @@ fn contexts(n: u64) -> Vec<(String, u64, Hash)> {
 }
 
 fn built(n: u64) -> (MemoryDirectory, Hash) {
-    let changes: Vec<Change> = contexts(n)
+    built_of(&contexts(n))
+}
+
+fn built_of(contexts: &[(String, u64, Hash)]) -> (MemoryDirectory, Hash) {
+    let changes: Vec<Change> = contexts
         .iter()
         .map(|(id, size, root)| Change {
             path: path_hash(id),
@@ -234,10 +339,202 @@ pub(crate) fn directory() -> Value {
             case
         }),
     );
+    cases.extend(invalid_paths());
+    cases.extend(differences());
     file("04-head-and-directory", cases)
 }
 
+fn opening((id, size, root): &(String, u64, Hash)) -> Opening {
+    let (id, size, root) = (id.clone(), *size, *root);
+    Opening { id, size, root }
+}
+
+/// Paths whose hashes are right and whose nodes break a rule: the origin's
+/// fault. Two contexts below one slot of the root, spelled out byte by byte.
+fn invalid_paths() -> Vec<Value> {
+    let all = contexts(64);
+    let below = |nibble: u8, second: Option<u8>| {
+        let fits = |c: &&(String, u64, Hash)| {
+            let path = path_hash(&c.0);
+            path.nibble(0) == nibble && second.is_none_or(|s| path.nibble(1) != s)
+        };
+        all.iter().find(fits).unwrap()
+    };
+    let one = below(3, None);
+    let two = below(3, Some(path_hash(&one.0).nibble(1)));
+    let elsewhere = below(5, None);
+    let child = |depth: u8, list: &[&(String, u64, Hash)]| {
+        let mut list: Vec<_> = list.iter().map(|c| (path_hash(&c.0), *c)).collect();
+        list.sort_by_key(|(path, _)| path.nibble(1));
+        let occupied = list.iter().fold(0u16, |o, (p, _)| o | 1 << p.nibble(1));
+        let mut out = vec![1, depth];
+        out.extend(occupied.to_le_bytes());
+        out.extend([0; 4]);
+        for (path, context) in list {
+            let slot = opening(context).commitment();
+            out.extend(path.as_bytes());
+            out.extend(slot.as_bytes());
+            out.extend(context.1.to_le_bytes());
+        }
+        out
+    };
+    let parent = |slot: u8, child: &[u8], contexts: u64, entries: u64| {
+        let mut out = vec![1, 0];
+        out.extend((1u16 << slot).to_le_bytes());
+        out.extend((1u16 << slot).to_le_bytes());
+        out.extend([0; 2]);
+        let hash = hash::keyed(hash::Role::DirectoryNode, child);
+        out.extend(hash.as_bytes());
+        out.extend(contexts.to_le_bytes());
+        out.extend(entries.to_le_bytes());
+        out
+    };
+    let pair = child(1, &[one, two]);
+    let entries = one.1 + two.1;
+    let case = |name: &str, good: bool, parent: Vec<u8>, child: &[u8], context: &str| {
+        let root = hash::keyed(hash::Role::DirectoryNode, &parent);
+        let held = all.iter().find(|c| c.0 == context).unwrap();
+        json!({ "name": format!("two below one slot{name}"), "good": good, "kind": "path",
+            "root": root.to_string(), "context": context, "size": held.1,
+            "context_root": held.2.to_string(), "nodes": [hex(&parent), hex(child)] })
+    };
+    let id = &one.0;
+    let low = child(2, &[one, two]);
+    let alone = child(1, &[one]);
+    vec![
+        case("", true, parent(3, &pair, 2, entries), &pair, id),
+        case(
+            ", another count of entries",
+            false,
+            parent(3, &pair, 2, entries + 1),
+            &pair,
+            id,
+        ),
+        case(
+            ", another count of contexts",
+            false,
+            parent(3, &pair, 3, entries),
+            &pair,
+            id,
+        ),
+        case(
+            ", another depth",
+            false,
+            parent(3, &low, 2, entries),
+            &low,
+            id,
+        ),
+        case(
+            ", only one there",
+            false,
+            parent(3, &alone, 2, entries),
+            &alone,
+            id,
+        ),
+        case(
+            ", under another digit",
+            false,
+            parent(5, &pair, 2, entries),
+            &pair,
+            &elsewhere.0,
+        ),
+    ]
+}
+
+/// What a mirror finds between its own directory and a newer one.
+fn differences() -> Vec<Value> {
+    let listed = |list: &[(String, u64, Hash)]| -> Vec<Value> {
+        let item = |(id, size, root): &(String, u64, Hash)| json!([id, size, root.to_string()]);
+        list.iter().map(item).collect()
+    };
+    let base = contexts(40);
+    let case = |name: &str, good: bool, old: &[(String, u64, Hash)], new: &[_]| {
+        let grown = new.iter().filter(|c| !old.contains(c));
+        let mut changed: Vec<_> = grown.map(|c: &(String, u64, Hash)| c.0.clone()).collect();
+        changed.sort_by_key(|id| path_hash(id));
+        let changed = good.then_some(changed);
+        json!({ "name": format!("difference: {name}"), "good": good, "kind": "difference",
+            "old": listed(old), "new": listed(new), "old_root": built_of(old).1.to_string(),
+            "new_root": built_of(new).1.to_string(), "changed": changed })
+    };
+    let (mut grown, mut shrunk, mut rewritten) = (base.clone(), base.clone(), base.clone());
+    for at in [0, 7, 39] {
+        grown[at].1 += 1;
+        grown[at].2 = hash::content(b"grown");
+    }
+    grown.extend(contexts(43).drain(40..));
+    (shrunk[7].1, shrunk[8].1) = (7, 20);
+    rewritten[7].2 = hash::content(b"rewritten");
+    let mut replaced = base.clone();
+    replaced[7] = ("another".into(), 50, hash::content(b"new"));
+    vec![
+        case("nothing", true, &base, &base),
+        case("from nothing", true, &[], &base),
+        case("three grown, three new", true, &base, &grown),
+        case("a context shrank", false, &base, &shrunk),
+        case(
+            "a context has another root at its size",
+            false,
+            &base,
+            &rewritten,
+        ),
+        case("a context vanished, another came", false, &base, &replaced),
+        case("contexts vanished", false, &base, &base[..30]),
+    ]
+}
+
+fn judge_difference(case: &Value) -> bool {
+    let read = |field: &str| -> Vec<(String, u64, Hash)> {
+        let item = |item: &Value| {
+            let id = item[0].as_str().unwrap().to_owned();
+            (id, item[1].as_u64().unwrap(), hash_of(&item[2]))
+        };
+        case[field].as_array().unwrap().iter().map(item).collect()
+    };
+    let (old, new) = (read("old"), read("new"));
+    let ((own, own_root), (theirs, root)) = (built_of(&old), built_of(&new));
+    assert_eq!(own_root, hash_of(&case["old_root"]));
+    assert_eq!(root, hash_of(&case["new_root"]));
+    let sums = Sums {
+        contexts: new.len() as u64,
+        entries: new.iter().map(|c| c.1).sum(),
+    };
+    let openings_of = |bytes: &[u8]| -> Vec<Opening> {
+        let node = Node::decode(bytes).unwrap();
+        let path_of = |slot: &Slot| match *slot {
+            Slot::Entry { path, .. } => Some(path),
+            _ => None,
+        };
+        let find = |path| new.iter().find(|c| path_hash(&c.0) == path).unwrap();
+        let paths = node.slots().iter().filter_map(path_of);
+        paths.map(|path| opening(find(path))).collect()
+    };
+    let descend = || -> Result<Vec<String>, DiffError<std::convert::Infallible>> {
+        let mut diff = Diff::new(&own, &own_root, &root, sums)?;
+        while !diff.is_done() {
+            for hash in diff.wanted(2) {
+                let bytes = theirs.directory_node(&hash).unwrap().unwrap();
+                diff.supply(&hash, &bytes, openings_of(&bytes))?;
+            }
+        }
+        let mut changed: Vec<_> = diff.take_changed();
+        changed.sort_by_key(|changed| changed.opening.path());
+        Ok(changed.into_iter().map(|c| c.opening.id).collect())
+    };
+    match descend() {
+        Ok(changed) => {
+            assert_eq!(case["good"], true, "{}", case["name"]);
+            case["changed"] == json!(changed)
+        }
+        Err(DiffError::Contradiction(_)) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 pub(crate) fn judge_directory(case: &Value) -> bool {
+    if case["kind"] == "difference" {
+        return judge_difference(case);
+    }
     if case["kind"] == "node" {
         let bytes = unhex(&case["node"]);
         return Node::decode(&bytes)
