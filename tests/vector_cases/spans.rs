@@ -202,7 +202,7 @@ fn seen_record(base: (u64, u64), count: u64, length: u32, note: &[u8]) -> Vec<u8
 }
 
 pub(crate) fn seen() -> Value {
-    let mut names = vec!["a", "b", "c"];
+    let mut names = ["a", "b", "c"];
     names.sort_by_key(|id| converge_ledger::directory::path_hash(id));
     let list: Vec<Vec<u8>> = names.iter().map(|id| opening(id, 4, &[5; 32])).collect();
     let case = |name: &str, kind: &str, good: bool, bytes: &[u8]| json!({ "name": format!("{kind}: {name}"), "good": good, "kind": kind, "record": hex(bytes) });
