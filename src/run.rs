@@ -143,6 +143,12 @@ impl RunBuilder {
     /// [`Self::has_room`] and keeps sequences consecutive.
     pub fn push(&mut self, header: &Header<'_>, payload: &[u8]) -> Result<Hash, EntryError> {
         let start = self.headers.len();
+        self.push_unhashed(header, payload)?;
+        Ok(leaf_hash(&self.headers[start..]))
+    }
+
+    /// Adds an entry whose leaf is hashed later, from [`Run::headers`].
+    pub fn push_unhashed(&mut self, header: &Header<'_>, payload: &[u8]) -> Result<(), EntryError> {
         header.encode_into(&mut self.headers)?;
         if self.ends.is_empty() {
             self.first = header.sequence;
@@ -153,7 +159,7 @@ impl RunBuilder {
         if payload.len() <= PAYLOAD_INLINE_BYTES_MAX {
             self.payloads.extend_from_slice(payload);
         }
-        Ok(leaf_hash(&self.headers[start..]))
+        Ok(())
     }
 
     /// Appends the run's bytes to `out` and starts anew.
@@ -279,6 +285,18 @@ impl<'a> Run<'a> {
             payload_at: 0,
             failed: false,
         }
+    }
+
+    /// The bytes of each header, not decoded: for runs of one's own making.
+    pub fn headers(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let headers = self.headers;
+        let mut from = 0;
+        self.ends.chunks_exact(4).map_while(move |end| {
+            let end = u32::from_le_bytes(end.try_into().ok()?) as usize;
+            let header = headers.get(from..end)?;
+            from = end;
+            Some(header)
+        })
     }
 
     /// Checks every inline payload against its header.

@@ -6,6 +6,8 @@
 
 // Test code outside of #[test] functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A list of cases is as long as it is.
+#![allow(clippy::too_many_lines)]
 
 mod vector_cases;
 

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use super::StoreError;
 use super::disk::{Access, Disk, DiskFile};
@@ -23,6 +24,9 @@ const OPEN_SEGMENTS_MAX: usize = 32;
 
 /// Memory of a group that is kept for the next one: 4 MiB.
 const SPARE_BYTES_MAX: usize = 4 << 20;
+
+/// Groups of this size are hashed while they are synced: 32 KiB.
+const OVERLAP_BYTES_MIN: usize = 32 << 10;
 
 /// Why a group was not made durable.
 #[derive(Debug)]
@@ -148,7 +152,12 @@ impl LogWriter {
     /// Memory to build the next group in: fresh pages for every group would
     /// cost more than hashing it.
     pub(crate) fn take_spare(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.spare)
+        let spare = std::mem::take(&mut self.spare);
+        if spare.capacity() <= SPARE_BYTES_MAX {
+            spare
+        } else {
+            Vec::new()
+        }
     }
 
     /// The end of the last group.
@@ -201,9 +210,7 @@ impl LogWriter {
         self.reserve.wrote(end.offset());
         self.end = end;
         self.chain = chain;
-        if bytes.capacity() <= SPARE_BYTES_MAX {
-            self.spare = bytes;
-        }
+        self.spare = bytes;
         Ok(start)
     }
 
@@ -243,6 +250,41 @@ impl LogWriter {
         })?;
         self.synced = self.end;
         Ok(())
+    }
+
+    /// Makes the group just written durable while `work` looks at its bytes. A
+    /// small group is not worth a thread.
+    pub(crate) fn sync_while<T>(
+        &mut self,
+        work: impl FnOnce(&[u8]) -> T,
+    ) -> (T, Result<(), WriteError>) {
+        let (file, bytes) = (&*self.file, &*self.spare);
+        if bytes.len() < OVERLAP_BYTES_MIN {
+            let out = work(bytes);
+            return (out, self.sync());
+        }
+        let (out, synced) = thread::scope(|scope| {
+            let name = "ledger-sync".to_owned();
+            let sync = thread::Builder::new()
+                .name(name)
+                .spawn_scoped(scope, || file.sync());
+            let out = work(bytes);
+            let synced = match sync {
+                Ok(sync) => sync
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the sync panicked"))),
+                // No thread to be had: one after the other.
+                Err(_) => file.sync(),
+            };
+            (out, synced)
+        });
+        let synced = synced
+            .map(|()| self.synced = self.end)
+            .map_err(|error| WriteError::Failed {
+                what: "sync",
+                error,
+            });
+        (out, synced)
     }
 
     /// Gives the reserve back and makes the log durable.

@@ -11,12 +11,11 @@ use std::collections::{HashMap, HashSet};
 use super::index::{Effect, Location, RequestKey, request_key};
 use super::record::{Group, Position, RecordType};
 use super::{AppendError, Appended, StoreError};
-use crate::entry::{ContextId, Draft, Entry};
+use crate::entry::{ContextId, Draft, Entry, leaf_hash};
 use crate::hash::Hash;
 use crate::lamport;
-use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, SEQUENCE_MAX};
-use crate::run::{Accumulator, RunBuilder};
-use crate::tree::NodeId;
+use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, RECORD_HEADER_BYTES, SEQUENCE_MAX};
+use crate::run::{Accumulator, Run, RunBuilder};
 
 /// What planning reads of the store.
 pub(crate) trait PlanState {
@@ -36,11 +35,33 @@ pub(crate) trait PlanState {
 struct Work {
     id: ContextId,
     number: u64,
-    after: Accumulator,
+    /// The state before the group; its leaves are hashed when they are written.
+    before: Accumulator,
+    /// Where the group has taken it.
+    tip: Tip,
     run: RunBuilder,
     /// Of the run being built.
-    nodes: Vec<(NodeId, Hash)>,
     requests: Vec<(RequestKey, u64)>,
+}
+
+/// A run of the group whose leaves are still to be hashed.
+struct PlannedRun {
+    offset: u64,
+    body_len: u32,
+    work: usize,
+    first: u64,
+    /// Lamport and wall-clock time of its last entry.
+    times: (u64, u64),
+    requests: Vec<(RequestKey, u64)>,
+}
+
+/// The answer to one draft. The id of an entry that is new is filled in by
+/// [`Hashed::fill`].
+#[derive(Clone)]
+pub(crate) struct Answer {
+    appended: Appended,
+    /// Which of the group's contexts it is in; `None` if the id is known.
+    work: Option<usize>,
 }
 
 /// How one draft was resolved.
@@ -52,7 +73,7 @@ enum Resolved {
         appended_at_ns: u64,
     },
     /// The request id was used before, for the same content.
-    Stored(Appended),
+    Stored(Answer),
     /// The same, by an earlier draft of this very request.
     Repeated(usize),
 }
@@ -79,6 +100,7 @@ pub(crate) struct Plan<'s, S> {
     /// Large payloads that are in this group, or in the store and intact.
     payloads: HashSet<Hash>,
     effects: Vec<(u64, u32, Effect)>,
+    runs: Vec<PlannedRun>,
     /// Drafts that are built: freed after the group is answered, not before.
     spent: Vec<Draft>,
 }
@@ -86,7 +108,7 @@ pub(crate) struct Plan<'s, S> {
 /// A request id answered within the group.
 #[derive(Clone)]
 struct Answered {
-    appended: Appended,
+    answer: Answer,
     draft: Draft,
 }
 
@@ -94,7 +116,74 @@ struct Answered {
 pub(crate) struct Planned {
     pub(crate) group: Group,
     pub(crate) effects: Vec<(u64, u32, Effect)>,
+    pub(crate) unhashed: Unhashed,
     pub(crate) spent: Vec<Draft>,
+}
+
+/// Runs whose leaves are hashed while the group is synced.
+#[derive(Default)]
+pub(crate) struct Unhashed {
+    runs: Vec<PlannedRun>,
+    /// Number and state before the group of each context.
+    works: Vec<(u64, Accumulator)>,
+}
+
+/// What hashing a group's runs gave.
+pub(crate) struct Hashed {
+    pub(crate) effects: Vec<(u64, u32, Effect)>,
+    /// Per context of the group: size before it, and its new leaves.
+    leaves: Vec<(u64, Vec<Hash>)>,
+}
+
+impl Unhashed {
+    /// Hashes the leaves of all runs from the group's bytes, and what they make
+    /// of their trees. `None` if the bytes are not the planned ones.
+    pub(crate) fn hash(self, group: &[u8]) -> Option<Hashed> {
+        let mut works = self.works;
+        let mut leaves: Vec<(u64, Vec<Hash>)> = works
+            .iter()
+            .map(|(_, before)| (before.size(), Vec::new()))
+            .collect();
+        let mut effects = Vec::with_capacity(self.runs.len());
+        for run in self.runs {
+            let start = usize::try_from(run.offset).ok()? + RECORD_HEADER_BYTES;
+            let body = group.get(start..start + run.body_len as usize)?;
+            let (_, bytes) = super::body::get_run(body).ok()?;
+            let (number, after) = works.get_mut(run.work)?;
+            let (_, hashed) = leaves.get_mut(run.work)?;
+            let mut nodes = Vec::new();
+            for header in Run::decode(bytes).ok()?.headers() {
+                let leaf = leaf_hash(header);
+                hashed.push(leaf);
+                let report = |id, hash| {
+                    if super::index::is_tile_node(id) {
+                        nodes.push((id, hash));
+                    }
+                };
+                after.frontier.append_with(leaf, report).ok()?;
+            }
+            (after.lamport, after.appended_at_ns) = run.times;
+            let effect = Effect::run(*number, run.first, after.clone(), nodes, run.requests);
+            effects.push((run.offset, run.body_len, effect));
+        }
+        Some(Hashed { effects, leaves })
+    }
+}
+
+impl Hashed {
+    /// Fills the ids of new entries in. `None` if one was not hashed, which
+    /// would be a defect of the plan.
+    pub(crate) fn fill(&self, answers: Vec<Answer>) -> Option<Vec<Appended>> {
+        let fill = |Answer { mut appended, work }| {
+            if let Some(work) = work {
+                let (before, leaves) = self.leaves.get(work)?;
+                let at = appended.sequence.checked_sub(before + 1)?;
+                appended.id = *leaves.get(usize::try_from(at).ok()?)?;
+            }
+            Some(appended)
+        };
+        answers.into_iter().map(fill).collect()
+    }
 }
 
 impl Planned {
@@ -103,6 +192,7 @@ impl Planned {
         Self {
             group,
             effects,
+            unhashed: Unhashed::default(),
             spent: Vec::new(),
         }
     }
@@ -132,6 +222,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             requests: HashMap::new(),
             payloads: HashSet::new(),
             effects: Vec::new(),
+            runs: Vec::new(),
             spent: Vec::new(),
         }
     }
@@ -140,7 +231,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
     pub(crate) fn append(
         &mut self,
         drafts: Vec<(ContextId, Draft)>,
-    ) -> Result<Vec<Appended>, AppendError> {
+    ) -> Result<Vec<Answer>, AppendError> {
         let known = self.works.len();
         match self.resolve(&drafts) {
             Ok(resolved) => self.build(drafts, resolved),
@@ -148,7 +239,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 // Contexts that only this request touched leave no trace.
                 for work in self.works.drain(known..) {
                     self.by_id.remove(&work.id);
-                    if work.after.size() == 0 {
+                    if work.tip.sequence == 0 {
                         self.next_number -= 1;
                     }
                 }
@@ -162,16 +253,20 @@ impl<'s, S: PlanState> Plan<'s, S> {
         if let Some(&at) = self.by_id.get(id) {
             return at;
         }
-        let (number, after) = self.state.context(id).unwrap_or_else(|| {
+        let (number, before) = self.state.context(id).unwrap_or_else(|| {
             self.next_number += 1;
             (self.next_number - 1, Accumulator::default())
         });
         self.works.push(Work {
             id: id.clone(),
             number,
-            after,
+            tip: Tip {
+                sequence: before.size(),
+                lamport: before.lamport,
+                appended_at_ns: before.appended_at_ns,
+            },
+            before,
             run: RunBuilder::default(),
-            nodes: Vec::new(),
             requests: Vec::new(),
         });
         self.by_id.insert(id.clone(), self.works.len() - 1);
@@ -217,11 +312,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             let Some(tip) = tips.get_mut(at) else {
                 continue;
             };
-            let tip = tip.get_or_insert(Tip {
-                sequence: work.after.size(),
-                lamport: work.after.lamport,
-                appended_at_ns: work.after.appended_at_ns,
-            });
+            let tip = tip.get_or_insert(work.tip);
             if draft.payload().len() > PAYLOAD_INLINE_BYTES_MAX {
                 let hash = draft.payload_hash();
                 // Reading it back may fail, so it is done here.
@@ -252,7 +343,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
         at: usize,
         request_id: &str,
         draft: &Draft,
-    ) -> Result<Option<Appended>, AppendError> {
+    ) -> Result<Option<Answer>, AppendError> {
         let Some(work) = self.works.get(at) else {
             return Ok(None);
         };
@@ -265,7 +356,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             let same = first.request_id() == Some(request_id)
                 && draft.same_content(&first.header(0, 0, 0));
             return if same {
-                Ok(Some(answered.appended.again()))
+                Ok(Some(answered.answer.again()))
             } else {
                 Err(reused())
             };
@@ -281,12 +372,15 @@ impl<'s, S: PlanState> Plan<'s, S> {
         if !same {
             return Err(reused());
         }
-        Ok(Some(Appended {
-            sequence,
-            id: entry.id,
-            lamport: entry.lamport,
-            appended_at_ns: entry.appended_at_ns,
-            stored_before: true,
+        Ok(Some(Answer {
+            appended: Appended {
+                sequence,
+                id: entry.id,
+                lamport: entry.lamport,
+                appended_at_ns: entry.appended_at_ns,
+                stored_before: true,
+            },
+            work: None,
         }))
     }
 
@@ -294,11 +388,11 @@ impl<'s, S: PlanState> Plan<'s, S> {
         &mut self,
         drafts: Vec<(ContextId, Draft)>,
         resolved: Vec<Resolved>,
-    ) -> Result<Vec<Appended>, AppendError> {
-        let mut answers: Vec<Appended> = Vec::with_capacity(drafts.len());
+    ) -> Result<Vec<Answer>, AppendError> {
+        let mut answers: Vec<Answer> = Vec::with_capacity(drafts.len());
         for ((_, draft), resolved) in drafts.into_iter().zip(resolved) {
-            let appended = match resolved {
-                Resolved::Stored(appended) => appended,
+            let answer = match resolved {
+                Resolved::Stored(answer) => answer,
                 Resolved::Repeated(first) => match answers.get(first) {
                     Some(answer) => answer.again(),
                     None => return Err(AppendError::ContextFull),
@@ -309,32 +403,40 @@ impl<'s, S: PlanState> Plan<'s, S> {
                     lamport,
                     appended_at_ns,
                 } => {
-                    let id = self.push(work, &draft, sequence, lamport, appended_at_ns)?;
-                    let appended = Appended {
+                    let tip = Tip {
                         sequence,
-                        id,
                         lamport,
                         appended_at_ns,
-                        stored_before: false,
                     };
-                    self.remember(work, draft, &appended);
-                    appended
+                    self.push(work, &draft, tip)?;
+                    let answer = Answer {
+                        appended: Appended {
+                            sequence,
+                            id: Hash::default(),
+                            lamport,
+                            appended_at_ns,
+                            stored_before: false,
+                        },
+                        work: Some(work),
+                    };
+                    self.remember(work, draft, &answer);
+                    answer
                 }
             };
-            answers.push(appended);
+            answers.push(answer);
         }
         Ok(answers)
     }
 
-    fn remember(&mut self, work: usize, draft: Draft, appended: &Appended) {
+    fn remember(&mut self, work: usize, draft: Draft, answer: &Answer) {
         let Some(work) = self.works.get_mut(work) else {
             return;
         };
         if let Some(request_id) = draft.request_id() {
             let key = request_key(request_id);
-            work.requests.push((key, appended.sequence));
+            work.requests.push((key, answer.appended.sequence));
             let answered = Answered {
-                appended: appended.clone(),
+                answer: answer.clone(),
                 draft,
             };
             self.requests.insert((work.number, key), answered);
@@ -343,28 +445,21 @@ impl<'s, S: PlanState> Plan<'s, S> {
         }
     }
 
-    fn push(
-        &mut self,
-        at: usize,
-        draft: &Draft,
-        sequence: u64,
-        lamport: u64,
-        appended_at_ns: u64,
-    ) -> Result<Hash, AppendError> {
+    fn push(&mut self, at: usize, draft: &Draft, tip: Tip) -> Result<(), AppendError> {
         let payload = draft.payload();
         if payload.len() > PAYLOAD_INLINE_BYTES_MAX {
             self.put_payload(draft);
         }
-        let header = draft.header(sequence, lamport, appended_at_ns);
-        let (group, effects) = (&mut self.group, &mut self.effects);
+        let header = draft.header(tip.sequence, tip.lamport, tip.appended_at_ns);
+        let (group, runs) = (&mut self.group, &mut self.runs);
         let work = self.works.get_mut(at).ok_or(AppendError::ContextFull)?;
         if !work
             .run
-            .has_room(sequence, header.encoded_len(), payload.len())
+            .has_room(tip.sequence, header.encoded_len(), payload.len())
         {
-            work.flush(group, effects);
+            work.flush(at, group, runs);
         }
-        if work.after.size() == 0 {
+        if work.tip.sequence == 0 {
             let (offset, body_len) = group.add(RecordType::Context, |out| {
                 super::body::put_context(work.number, &work.id, out);
             });
@@ -372,23 +467,11 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 number: work.number,
                 id: work.id.clone(),
             };
-            effects.push((offset, body_len, effect));
+            self.effects.push((offset, body_len, effect));
         }
-        let leaf = work.run.push(&header, payload)?;
-        let nodes = &mut work.nodes;
-        let report = |id, hash| {
-            if super::index::is_tile_node(id) {
-                nodes.push((id, hash));
-            }
-        };
-        // The sequence was checked when the draft was resolved.
-        work.after
-            .frontier
-            .append_with(leaf, report)
-            .map_err(|_| AppendError::ContextFull)?;
-        work.after.lamport = lamport;
-        work.after.appended_at_ns = appended_at_ns;
-        Ok(leaf)
+        work.run.push_unhashed(&header, payload)?;
+        work.tip = tip;
+        Ok(())
     }
 
     /// Writes a large payload, unless the store has it and its bytes verify.
@@ -407,19 +490,34 @@ impl<'s, S: PlanState> Plan<'s, S> {
 
     /// Ends all runs and hands the group out.
     pub(crate) fn finish(mut self) -> Planned {
-        for work in &mut self.works {
-            work.flush(&mut self.group, &mut self.effects);
+        for (at, work) in self.works.iter_mut().enumerate() {
+            work.flush(at, &mut self.group, &mut self.runs);
         }
+        let works = self.works.into_iter();
+        let works = works.map(|work| (work.number, work.before)).collect();
         Planned {
             group: self.group,
             effects: self.effects,
+            unhashed: Unhashed {
+                runs: self.runs,
+                works,
+            },
             spent: self.spent,
         }
     }
 }
 
+impl Answer {
+    fn again(&self) -> Self {
+        Self {
+            appended: self.appended.again(),
+            work: self.work,
+        }
+    }
+}
+
 impl Work {
-    fn flush(&mut self, group: &mut Group, effects: &mut Vec<(u64, u32, Effect)>) {
+    fn flush(&mut self, work: usize, group: &mut Group, runs: &mut Vec<PlannedRun>) {
         if self.run.count() == 0 {
             return;
         }
@@ -428,15 +526,13 @@ impl Work {
             out.extend_from_slice(&self.number.to_le_bytes());
             self.run.finish_into(out);
         });
-        // The accumulator belongs to the end of the run; a later run of the
-        // same context in this group replaces it.
-        let effect = Effect::run(
-            self.number,
+        runs.push(PlannedRun {
+            offset,
+            body_len,
+            work,
             first,
-            self.after.clone(),
-            std::mem::take(&mut self.nodes),
-            std::mem::take(&mut self.requests),
-        );
-        effects.push((offset, body_len, effect));
+            times: (self.tip.lamport, self.tip.appended_at_ns),
+            requests: std::mem::take(&mut self.requests),
+        });
     }
 }

@@ -20,13 +20,13 @@ use super::head_note::HeadNote;
 use super::index::{Index, RequestKey};
 use super::ingest::{IngestPlan, openings_of};
 use super::log::{LogWriter, WriteError};
-use super::plan::{Plan, PlanState, Planned};
+use super::plan::{Answer, Hashed, Plan, PlanState, Planned};
 use super::publish::HEAD_NOTE_EVERY;
 use super::queue::{Queue, Taken};
 use super::record::{Group, RecordType};
 use super::recover::{FAILED_FILE, Mended};
 use super::view::View;
-use super::{Appended, StoreError, StoreOptions};
+use super::{StoreError, StoreOptions};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
@@ -244,7 +244,7 @@ impl Writer {
 
     /// Takes all appends at the front into one group.
     fn append_group(&mut self, waiting: &mut VecDeque<Command>) {
-        let mut answers: Vec<(AppendDone, Vec<Appended>)> = Vec::new();
+        let mut answers: Vec<(AppendDone, Vec<Answer>)> = Vec::new();
         let mut planned = {
             let memory = self.log.take_spare();
             let mut plan = Plan::new(&self.view, self.options.clock.now_ns(), memory);
@@ -253,7 +253,7 @@ impl Writer {
                     break;
                 };
                 match plan.append(drafts) {
-                    Ok(appended) => answers.push((done, appended)),
+                    Ok(answer) => answers.push((done, answer)),
                     Err(error) => done(Err(error)),
                 }
             }
@@ -262,9 +262,12 @@ impl Writer {
         // Freed when everyone has been answered.
         let _spent = std::mem::take(&mut planned.spent);
         match self.commit(planned) {
-            Ok(()) => {
-                for (done, appended) in answers {
-                    done(Ok(appended));
+            Ok(hashed) => {
+                for (done, answer) in answers {
+                    match hashed.fill(answer) {
+                        Some(appended) => done(Ok(appended)),
+                        None => done(Err(self.fail("an answer lacks its id".into()).into())),
+                    }
                 }
             }
             Err(error) => {
@@ -310,7 +313,7 @@ impl Writer {
             }
             plan.finish()
         };
-        let outcome = self.commit(planned);
+        let outcome = self.commit(planned).map(|_| ());
         for done in answers {
             done(outcome.clone());
         }
@@ -368,16 +371,35 @@ impl Writer {
         self.put_head(head)
     }
 
-    /// Makes a group durable, then visible. Nothing is acknowledged before.
-    pub(super) fn commit(&mut self, planned: Planned) -> Result<(), StoreError> {
-        if planned.group.is_empty() {
-            return Ok(());
-        }
-        let Planned { group, effects, .. } = planned;
-        let start = match self.log.append(group) {
-            Ok(start) => start,
-            Err(error) => return Err(self.note_failure(error)),
+    /// Makes a group durable, then visible. Nothing is acknowledged before. Its
+    /// leaves are hashed while the disk syncs: no byte of it depends on them.
+    pub(super) fn commit(&mut self, planned: Planned) -> Result<Hashed, StoreError> {
+        let Planned {
+            group,
+            mut effects,
+            unhashed,
+            ..
+        } = planned;
+        let (start, hashed) = if group.is_empty() {
+            (self.log.end(), unhashed.hash(&[]))
+        } else {
+            let start = match self.log.write(group) {
+                Ok(start) => start,
+                Err(error) => return Err(self.note_failure(error)),
+            };
+            let (hashed, synced) = self.log.sync_while(|bytes| unhashed.hash(bytes));
+            if let Err(error) = synced {
+                return Err(self.note_failure(error));
+            }
+            (start, hashed)
         };
+        let Some(mut hashed) = hashed else {
+            return Err(self.fail("a group is not what was planned".into()));
+        };
+        effects.append(&mut hashed.effects);
+        if effects.is_empty() {
+            return Ok(hashed);
+        }
         let effects = Planned::place(effects, start);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for effect in effects {
@@ -389,7 +411,7 @@ impl Writer {
         index.state_end = self.log.end();
         drop(index);
         self.mark_due = Some(Instant::now() + MARK_AFTER);
-        Ok(())
+        Ok(hashed)
     }
 
     /// Turns a failed write into an answer, failing the store unless the disk

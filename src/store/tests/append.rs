@@ -309,3 +309,43 @@ proptest! {
         audit_clean(&disk);
     }
 }
+
+#[test]
+fn every_answer_names_the_entry_that_is_read_back() {
+    let disk = new_disk();
+    let store = open(&disk);
+    // Small groups are hashed after their sync, large ones while they are synced.
+    for (round, count) in [1u64, 7, 700, 3, 2500].into_iter().enumerate() {
+        let drafts: Vec<_> = (0..count)
+            .map(|i| {
+                let draft = draft(&format!("{round} {i} {}", "p".repeat(60)));
+                // Every tenth repeats the request before it.
+                let request = format!("{round}-{}", i / 10 * 10 + (i % 10).min(8));
+                let draft = if i % 10 == 9 {
+                    super::draft(&format!("{round} {} {}", i - 1, "p".repeat(60)))
+                } else {
+                    draft
+                };
+                let context = id(&format!("c{}", i / 10 % 3));
+                (context, draft.with_request_id(request).unwrap())
+            })
+            .collect();
+        let asked = drafts.clone();
+        let answers = store.append(drafts).unwrap();
+        for ((context, draft), answer) in asked.iter().zip(&answers) {
+            let entry = store
+                .view()
+                .entry(context, answer.sequence)
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                (entry.id, entry.lamport, entry.appended_at_ns),
+                (answer.id, answer.lamport, answer.appended_at_ns)
+            );
+            assert_eq!(entry.payload, draft.payload());
+        }
+        assert_eq!(store.append(asked).unwrap()[0].id, answers[0].id);
+    }
+    store.close().unwrap();
+    audit_clean(&disk);
+}
