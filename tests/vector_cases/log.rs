@@ -80,7 +80,7 @@ pub(crate) fn segment_keys(of: &str) -> Vec<String> {
     let segment = &log_of(of)[SEGMENT_1];
     let keys = Keys::of(segment);
     let all = [&keys.check[..], &keys.body, &keys.chain];
-    let mut all: Vec<String> = all.into_iter().map(|key| hex(key)).collect();
+    let mut all: Vec<String> = all.into_iter().map(hex).collect();
     all.push(hex(&keys.start(segment)));
     all
 }
