@@ -4,7 +4,9 @@
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::limits::{NOTE_BYTES_MAX, ORIGIN_NAME_BYTES_MAX};
+use crate::limits::{
+    NOTE_BYTES_MAX, ORIGIN_NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX,
+};
 use crate::note::VerifierKey;
 use crate::store::record::Position;
 
@@ -86,6 +88,12 @@ pub(crate) fn get_run(body: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
 pub(crate) fn get_payload(body: &[u8]) -> Result<(Hash, &[u8]), DecodeError> {
     let mut r = Reader::new(body);
     let hash = r.hash("payload hash")?;
+    in_range(
+        "payload outside its run in bytes",
+        r.remaining() as u64,
+        PAYLOAD_INLINE_BYTES_MAX as u64 + 1,
+        PAYLOAD_BYTES_MAX as u64,
+    )?;
     Ok((hash, r.rest()))
 }
 

@@ -491,7 +491,10 @@ impl Index {
                 self.check_seen(&seen, &head)?;
                 Effect::Seen(Box::new(head))
             }
-            RecordType::Mark | RecordType::Seal => return Ok(()),
+            RecordType::Mark | RecordType::Seal if bytes.is_empty() => return Ok(()),
+            RecordType::Mark | RecordType::Seal => {
+                return Err(Inconsistency::Rule("a mark or seal holds something"));
+            }
             RecordType::Note | RecordType::Evidence => {
                 return Err(Inconsistency::Rule(
                     "takeover notes and evidence are written by a newer build",

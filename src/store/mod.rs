@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! append -> queue -> plan -> write -> sync -> apply -> answer -> (sign)
-//!                    plan     log      log     index              writer
+//!                    plan     log      log     index   writer    publish
+//!                                  hash the leaves
 //! ```
 //!
 //! Invariants at every moment:

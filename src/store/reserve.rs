@@ -185,5 +185,6 @@ fn extend(disk: &dyn Disk, piece: &Piece) -> io::Result<()> {
         }
         return Err(error);
     }
-    file.sync()
+    // Whatever a sync reports, its effect is unknown: never merely "full".
+    file.sync().map_err(io::Error::other)
 }

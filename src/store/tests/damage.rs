@@ -235,3 +235,35 @@ fn a_future_version_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn records_that_verify_but_break_a_rule_are_refused() {
+    use crate::store::record::{Group, RecordType};
+    use crate::store::scan::LogScan;
+
+    let small = crate::hash::content(b"small");
+    let payload = [&small.as_bytes()[..], b"small"].concat();
+    for (kind, body) in [
+        (RecordType::Mark, vec![1]),
+        (RecordType::Payload, payload),
+        (RecordType::Store, vec![1]),
+        (RecordType::Note, vec![1]),
+    ] {
+        let disk = new_disk();
+        let (group, end) = {
+            let mut scan = LogScan::start(&disk, 1).unwrap().unwrap();
+            while scan.next_group().unwrap().is_some() {}
+            let mut group = Group::new();
+            group.add(kind, |out| out.extend_from_slice(&body));
+            let keys = &scan.segment().keys;
+            let sealed = group.seal(keys, scan.end(), scan.end(), scan.chain());
+            (sealed.unwrap().0, scan.end().offset() as usize)
+        };
+        let mut bytes = disk.bytes(&segment(1)).unwrap();
+        bytes.truncate(end);
+        bytes.extend_from_slice(&group);
+        disk.set_bytes(&segment(1), bytes);
+        refuses(&disk);
+        first_bad(&disk);
+    }
+}
