@@ -177,7 +177,8 @@ impl LogWriter {
         Ok(start)
     }
 
-    /// Appends a group without syncing it: only for marks, which hold nothing.
+    /// Appends a group without syncing it. Only a mark, which holds nothing, may
+    /// stay so; any other group is synced ([`Self::sync_while`]) before the next.
     pub(crate) fn write(&mut self, group: Group) -> Result<Position, WriteError> {
         let would_end = u64::from(self.end.offset()) + group.len();
         let full = would_end > self.segment_bytes && self.end.offset() > SEGMENT_HEADER_LEN;
