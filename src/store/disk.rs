@@ -67,7 +67,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn extend(&self, from: u64, to: u64) -> io::Result<()>;
     /// Makes everything written so far durable.
     fn sync(&self) -> io::Result<()>;
-    /// Cuts the file to `len`.
+    /// Cuts the file to `len`, or grows it to `len` with zeros that need not take
+    /// up space yet: a later write may find the disk full.
     fn truncate(&self, len: u64) -> io::Result<()>;
 }
 

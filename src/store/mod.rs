@@ -32,6 +32,9 @@ mod index;
 mod ingest;
 pub mod keys;
 mod log;
+// The index is built on it.
+#[cfg_attr(not(test), allow(dead_code))]
+mod pages;
 mod plan;
 mod publish;
 mod published;
