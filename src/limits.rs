@@ -89,6 +89,21 @@ pub const SEGMENT_BYTES_MAX: u64 = 3 << 30;
 /// Bytes of one `openings` record: 1 MiB.
 pub const OPENINGS_BYTES_MAX: usize = 1 << 20;
 
+/// Directory nodes that a newer head replaced are kept for an hour of head time.
+pub const RETIRED_NS_MAX: u64 = 3_600_000_000_000;
+/// And for less if they take more than this: 64 MiB.
+pub const RETIRED_BYTES_MAX: u64 = 64 << 20;
+/// Memory of the index's cache: 64 MiB.
+pub const INDEX_CACHE_BYTES: usize = 64 << 20;
+/// Memory of the tail after which it is folded into the index: 32 MiB.
+pub const TAIL_FOLD_BYTES: usize = 32 << 20;
+/// Memory of all that is not folded yet, after which appends are refused:
+/// 64 MiB, and what was queued by then.
+pub const TAIL_BYTES_MAX: usize = 64 << 20;
+/// Bytes of log after which the tail is folded: bounds what opening after a
+/// crash has to read.
+pub const UNCOVERED_LOG_BYTES: u64 = 128 << 20;
+
 /// Bytes of a span on the wire: 2 MiB.
 pub const SPAN_BYTES_MAX: usize = 2 << 20;
 /// Directory nodes asked for in one request.
@@ -119,6 +134,8 @@ const _: () = {
     // The last group of the longest segment still ends below 4 GiB.
     assert!(SEGMENT_BYTES_MAX + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
     assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(RECORD_ALIGN_BYTES));
+    // One tail can be folded while the next one fills.
+    assert!(2 * TAIL_FOLD_BYTES <= TAIL_BYTES_MAX);
     // A span holds its fixed part, every right hash and at least one run.
     assert!(24 + PROOF_HASHES_MAX * 32 + 4 + RUN_BYTES_MAX <= SPAN_BYTES_MAX);
     assert!(DIRECTORY_NODE_BYTES_MAX == 1160);

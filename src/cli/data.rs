@@ -60,7 +60,7 @@ impl DataDir {
         }
     }
 
-    fn named(&self, error: StoreError) -> CliError {
+    pub(super) fn named(&self, error: StoreError) -> CliError {
         CliError::from(error).context(self.path().display())
     }
 

@@ -126,7 +126,11 @@ pub(super) fn get(data: &DataDir, arguments: &GetArguments) -> Result<(), CliErr
     let context = ContextId::new(&arguments.context)
         .map_err(|error| CliError::usage(error).context("--context"))?;
     let view = data.open_view()?;
-    if view.size(&context).is_none() {
+    if view
+        .size(&context)
+        .map_err(|error| data.named(error))?
+        .is_none()
+    {
         return Err(CliError::could_not(format_args!(
             "there is no context {:?} here",
             context.as_str()

@@ -61,6 +61,22 @@ impl Found {
             Self::Present { sums, .. } | Self::Absent { sums } => sums,
         }
     }
+
+    /// What the last node of a path says.
+    fn at_end(node: &Node, path_hash: &Hash, sums: Sums) -> Self {
+        match *node.slot(path_hash) {
+            Slot::Entry {
+                path,
+                commitment,
+                entries,
+            } if path == *path_hash => Self::Present {
+                commitment,
+                entries,
+                sums,
+            },
+            _ => Self::Absent { sums },
+        }
+    }
 }
 
 /// The path of `path_hash` under `root`.
@@ -77,6 +93,24 @@ pub fn build<R: ReadDirectory>(
         match step.next(&node, path_hash) {
             Some(next) => step = next,
             None => return Ok(Path { nodes }),
+        }
+    }
+}
+
+/// What `root` says about `path_hash`, read from nodes of one's own.
+pub fn find<R: ReadDirectory>(
+    read: &R,
+    root: &Hash,
+    path_hash: &Hash,
+) -> Result<Found, LoadError<R::Error>> {
+    let mut step = Step::first(*root);
+    let mut root_sums = None;
+    loop {
+        let node = load(read, &step.hash, &step.prefix, step.stated)?;
+        let sums = *root_sums.get_or_insert(node.sums());
+        match step.next(&node, path_hash) {
+            Some(next) => step = next,
+            None => return Ok(Found::at_end(&node, path_hash, sums)),
         }
     }
 }
@@ -102,18 +136,7 @@ pub fn verify(root: &Hash, path_hash: &Hash, nodes: &[&[u8]]) -> Result<Found, D
         if needed != got {
             return Err(DirectoryError::PathLength { needed, got });
         }
-        return Ok(match *node.slot(path_hash) {
-            Slot::Entry {
-                path,
-                commitment,
-                entries,
-            } if path == *path_hash => Found::Present {
-                commitment,
-                entries,
-                sums,
-            },
-            _ => Found::Absent { sums },
-        });
+        return Ok(Found::at_end(&node, path_hash, sums));
     }
     let needed = needed + 1;
     Err(DirectoryError::PathLength { needed, got })

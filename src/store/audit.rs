@@ -14,7 +14,8 @@ use super::body::{self, StoreRole};
 use super::disk::Disk;
 use super::index::{Inconsistency, Index};
 use super::record::{Position, RecordHeader, RecordType};
-use super::recover::{Replayed, list_segments, replay_with};
+use super::recover::{Replayed, Start, list_segments, replay_with};
+use super::replay::ReplayError;
 use super::scan::{OpenSegment, ScannedGroup, open_segment};
 use crate::encoding::Reader;
 use crate::hash::{self, Hash};
@@ -62,12 +63,13 @@ pub struct FirstBad {
 pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditReport, StoreError> {
     let mut payloads: HashMap<Hash, u32> = HashMap::new();
     let mut bytes = 0u64;
-    let mut observe = |_: &Index, group: &ScannedGroup| {
+    let mut observe = |_: &mut Index, group: &ScannedGroup, _: u64| {
         bytes += u64::from(group.end.offset()) - u64::from(group.start.offset());
         progress(bytes);
         check_group(group, &mut payloads)
+            .map_err(|(position, error)| ReplayError::Log(position, error))
     };
-    let (replayed, mut verdict) = replay_with(disk, None, &mut observe)?;
+    let (replayed, mut verdict) = replay_with(disk, Start::default(), &mut observe)?;
     if verdict.is_ok() {
         verdict = check_end(&replayed);
     }
@@ -76,11 +78,7 @@ pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditRepo
     let mut report = AuditReport {
         role: index.role,
         origin: index.origin.to_string(),
-        contexts: index
-            .contexts()
-            .iter()
-            .filter(|c| c.after.size() > 0)
-            .count() as u64,
+        contexts: index.context_count(),
         entries: index.entries,
         bytes: replayed.bytes_read,
         head: head.as_ref().map(|head| (head.term, head.epoch)),
@@ -139,10 +137,9 @@ fn check_end(replayed: &Replayed) -> Result<(), StoreError> {
         position,
         error: Inconsistency::Rule(what),
     };
-    for context in replayed.index.contexts() {
+    for context in replayed.index.tail.contexts() {
         context
-            .tiles
-            .check(&context.after.frontier)
+            .check_tiles()
             .map_err(|_| wrong("tiles and accumulator disagree"))?;
     }
     if let Some(note) = &replayed.head_note {
@@ -285,8 +282,11 @@ fn look_on(
 /// missing.
 fn judge_run(body: &[u8], is_bad: bool, witness: &mut Witness<'_>) -> Option<(String, u64)> {
     let (number, bytes) = body::get_run(body).ok()?;
-    let (name, size) = match witness.index.context(number) {
-        Some(context) => (context.id.as_str().to_owned(), context.after.size()),
+    let (name, size) = match witness.index.tail.context(number) {
+        Some(context) => {
+            let state = &context.state;
+            (state.id.as_str().to_owned(), state.after.size())
+        }
         None => (witness.names.get(&number)?.clone(), 0),
     };
     let expected = *witness.next_of.entry(number).or_insert(size + 1);

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use super::body::StoreRole;
-use super::disk::Disk;
-use super::index::Index;
+use super::disk::{Access, Disk};
+use super::index::{Base, Index};
+use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
+use super::keeper::Keeper;
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
-use super::recover;
+use super::recover::{self, FAILED_FILE, Replayed, Start};
+use super::replay::ReplayError;
 use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
@@ -85,6 +88,8 @@ pub struct Opened {
     pub rewritten_bytes: u64,
     /// The store has signed before, but `head.note` is gone.
     pub head_note_missing: bool,
+    /// Why an index that was there was thrown away, if it was.
+    pub index_discarded: Option<String>,
 }
 
 impl Store {
@@ -105,23 +110,33 @@ impl Store {
             std::io::ErrorKind::WouldBlock => StoreError::Locked,
             _ => StoreError::io("lock the store", error),
         })?;
-        recover::remove_temporaries(&*disk)?;
-        let replayed = recover::replay(&*disk)?;
+        let mailbox = Arc::new(Mailbox::default());
+        let (replayed, keeper, index_discarded) = read_log(&disk, &options, &mailbox)?;
         check_signer(&replayed.index, signer.as_ref())?;
         let bytes_read = replayed.bytes_read;
         let (index, log, mended) = replayed.mend(&disk, &options)?;
         let head_note_missing = index.published.head().is_some() && mended.head_note.is_none();
         let (torn_bytes, rewritten_bytes) = (mended.torn_bytes, mended.rewritten_bytes);
+        let covered = index.covered();
         let index = Arc::new(RwLock::new(index));
-        let view = View::new(index.clone(), LogReader::new(disk.clone()));
+        let view = View::new(index.clone(), LogReader::over(disk.clone()));
         let queue = Arc::new(Queue::new());
         let failed = Arc::new(OnceLock::new());
+        let indexer = Indexer::start(Work {
+            keeper,
+            index: index.clone(),
+            queue: queue.clone(),
+            clock: options.clock.clone(),
+            tail_bytes_max: options.tail_bytes_max,
+            mailbox,
+            covered,
+        })?;
         let writer = Writer::new(
             disk,
             options,
             signer,
             (queue.clone(), failed.clone()),
-            (index, view.clone()),
+            (index, view.clone(), indexer),
             log,
             &mended,
             lock,
@@ -143,6 +158,7 @@ impl Store {
             torn_bytes,
             rewritten_bytes,
             head_note_missing,
+            index_discarded,
         })
     }
 
@@ -152,7 +168,7 @@ impl Store {
         let replayed = recover::replay_to_read(&*disk)?;
         Ok(View::new(
             Arc::new(RwLock::new(replayed.index)),
-            LogReader::new(disk),
+            LogReader::over(disk),
         ))
     }
 
@@ -191,8 +207,15 @@ impl Store {
             .push(cost, Command::Append { drafts, done }, wait)
         {
             Ok(()) => (),
-            Err(Refused::Full(command)) => refuse(command, &StoreError::Busy),
-            Err(Refused::Closed(command)) => refuse(command, &self.closed()),
+            Err(refused) => self.refused(refused),
+        }
+    }
+
+    fn refused(&self, refused: Refused<Command>) {
+        match refused {
+            Refused::Full(command) => refuse(command, &StoreError::Busy),
+            Refused::Behind(command) => refuse(command, &StoreError::Behind),
+            Refused::Closed(command) => refuse(command, &self.closed()),
         }
     }
 
@@ -235,9 +258,7 @@ impl Store {
             true,
         ) {
             Ok(()) => (),
-            Err(Refused::Full(command) | Refused::Closed(command)) => {
-                refuse(command, &self.closed());
-            }
+            Err(refused) => self.refused(refused),
         }
     }
 
@@ -247,9 +268,7 @@ impl Store {
         let done: PublishDone = Box::new(move |outcome| _ = sender.send(outcome));
         match self.0.queue.push(0, Command::Publish { done }, true) {
             Ok(()) => (),
-            Err(Refused::Full(command) | Refused::Closed(command)) => {
-                refuse(command, &self.closed());
-            }
+            Err(refused) => self.refused(refused),
         }
         receiver.recv().unwrap_or_else(|_| Err(self.closed()))
     }
@@ -288,6 +307,71 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let _ = self.close();
     }
+}
+
+/// Reads the log behind what the index covers; all of it, into a new index, if
+/// there is none or it is not good.
+fn read_log(
+    disk: &Arc<dyn Disk>,
+    options: &StoreOptions,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(Replayed, Keeper, Option<String>), StoreError> {
+    recover::remove_temporaries(&**disk)?;
+    let (role, _) = recover::peek(&**disk)?;
+    let mut keeper = Keeper::new(disk.clone(), mailbox.clone())?;
+    let mut found = keeper.open(&LogReader::over(disk.clone()), role);
+    if found.index.is_some() && disk.open(FAILED_FILE, Access::Read).is_ok() {
+        // Pages of it may be marked clean that never reached the disk.
+        found.index = None;
+        found.discarded = Some("the last process failed".into());
+        keeper.let_go();
+    }
+    if let Some(index) = found.index.take() {
+        let start = Start {
+            index: Some(index),
+            ..Start::default()
+        };
+        match replay_and_fold(disk, options, &mut keeper, start) {
+            Ok(replayed) => return Ok((replayed, keeper, None)),
+            Err(StoreError::IndexLost { reason }) => {
+                found.discarded = Some(reason);
+                keeper.let_go();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(reason) = &found.discarded {
+        tracing::warn!(%reason, "the index is made anew from the log");
+    }
+    let start = Start {
+        voucher: found.voucher,
+        ..Start::default()
+    };
+    let replayed = replay_and_fold(disk, options, &mut keeper, start)?;
+    if found.discarded.is_some() && matches!(replayed.index.below.base, Base::Empty) {
+        // Nothing was folded that would have taken its place.
+        keeper.discard()?;
+    }
+    Ok((replayed, keeper, found.discarded))
+}
+
+fn replay_and_fold(
+    disk: &Arc<dyn Disk>,
+    options: &StoreOptions,
+    keeper: &mut Keeper,
+    start: Start,
+) -> Result<Replayed, StoreError> {
+    let now_ns = options.clock.now_ns();
+    let (replayed, verdict) = recover::replay_with(&**disk, start, &mut |index, _, bytes| {
+        if let Some(progress) = &options.progress {
+            progress(bytes);
+        }
+        let folded = keeper.fold_if_due(index, now_ns);
+        folded.map_err(ReplayError::Index)
+    })?;
+    verdict?;
+    keeper.name()?;
+    Ok(replayed)
 }
 
 fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreError> {

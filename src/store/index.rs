@@ -1,46 +1,57 @@
-//! What the log implies, in memory: contexts and their accumulators, where runs
-//! and payloads lie, request ids, the directory of the newest head.
+//! What the log implies: contexts and their accumulators, where runs and
+//! payloads lie, request ids, the directory of the newest head.
+//!
+//! ```text
+//!   tail      in memory    what is newer than the last fold         (changes)
+//!   frozen    in memory    what is being folded into the base       (fixed)
+//!   base      index.redb   what a checkpoint covers                 (on disk)
+//! ```
 //!
 //! The index is never the truth. Every change enters as an [`Effect`] of a
 //! durable group, whether the group was just written or is read back by
 //! recovery: one code path, so a restart ends where running was. What it
 //! answers lies in the log and is verified there when it is read.
+//!
+//! Invariants:
+//! * applying an effect of a group that was planned here never reads the base:
+//!   what it needs was adopted into the tail before the group was written;
+//! * an own store's tail is frozen only right behind a head, so what is on disk
+//!   is always what a head in the log commits to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::body::{self, StoreRole};
-use super::published::Published;
-use super::record::{Position, RecordType};
-use super::scan::{ScannedGroup, ScannedRecord};
-use crate::directory::{Opening, OpeningsPart, Seen};
-use crate::encoding::DecodeError;
+use super::body::StoreRole;
+use super::record::{Position, Short};
+use crate::directory::{self, Change, Node, Opening, OpeningsPart};
+use crate::directory::{ReadDirectory, Update, UpdateError};
 use crate::entry::ContextId;
-use crate::hash::{self, Hash};
+use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::SeenHead;
 use crate::note::VerifierKey;
-use crate::run::{Accumulator, Run, RunError};
+use crate::run::Accumulator;
+use crate::tree::NodeId;
 use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT};
-use crate::tree::{NodeId, Tiles};
 
-/// Where a record lies and how long its body is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Location {
-    pub(crate) position: Position,
-    pub(crate) body_len: u32,
-}
+pub(crate) mod base;
+pub(crate) mod checkpoint;
+pub(crate) mod error;
+pub(crate) mod layers;
+pub(crate) mod place;
+pub(crate) mod rows;
+pub(crate) mod tail;
 
-/// The first 16 bytes of a request id's hash. A hit is compared with the
-/// entry's own header before it is believed.
-pub(crate) type RequestKey = [u8; 16];
+#[cfg(test)]
+mod tests;
 
-/// The key of a request id.
-pub(crate) fn request_key(id: &str) -> RequestKey {
-    let mut key = [0; 16];
-    key.copy_from_slice(&hash::content(id.as_bytes()).as_bytes()[..16]);
-    key
-}
+pub use error::Inconsistency;
+pub(crate) use error::{ApplyError, IndexError};
+pub(crate) use layers::{Base, Below, ContextView, LayeredTiles};
+pub(crate) use place::{Location, RequestKey, RunFacts, RunPlace, key_hash, request_key};
+pub(crate) use rows::{Cover, StateRow};
+pub(crate) use tail::{ContextState, Tail};
+use tail::{Retired, RunAdded};
 
 /// True for the tree nodes that tiles keep.
 pub(crate) fn is_tile_node(id: NodeId) -> bool {
@@ -63,104 +74,82 @@ pub(crate) enum Effect {
         after: Box<Accumulator>,
         nodes: Vec<(NodeId, Hash)>,
         requests: Vec<(RequestKey, u64)>,
+        facts: Box<RunFacts>,
     },
     Payload {
         hash: Hash,
         at: Location,
     },
-    /// Own store: a published head. Mirror: a complete head.
-    Head(Box<SignedHead>),
-    Openings(OpeningsPart),
-    Seen(Box<SignedHead>),
+    /// Own store: a published head. Mirror: a complete head. With the change
+    /// of the directory, if it has been computed already.
+    Head {
+        head: Box<SignedHead>,
+        at: Location,
+        update: Option<Box<Update>>,
+    },
+    Openings {
+        part: OpeningsPart,
+        at: Location,
+    },
+    Seen {
+        head: Box<SignedHead>,
+        at: Location,
+    },
 }
 
 impl Effect {
-    pub(crate) fn run(
-        number: u64,
-        first: u64,
-        after: Accumulator,
-        nodes: Vec<(NodeId, Hash)>,
-        requests: Vec<(RequestKey, u64)>,
-    ) -> Self {
+    pub(crate) fn payload(hash: Hash) -> Self {
         let at = Location::default();
-        Self::Run {
-            number,
-            first,
-            at,
-            after: Box::new(after),
-            nodes,
-            requests,
-        }
+        Self::Payload { hash, at }
     }
 
-    pub(crate) fn payload(hash: Hash) -> Self {
-        Self::Payload {
-            hash,
+    pub(crate) fn head(head: SignedHead, update: Update) -> Self {
+        Self::Head {
+            head: Box::new(head),
             at: Location::default(),
+            update: Some(Box::new(update)),
         }
     }
 
     /// Says where the record lies.
     pub(crate) fn place(&mut self, location: Location) {
         match self {
-            Self::Run { at, .. } | Self::Payload { at, .. } => *at = location,
-            _ => (),
+            Self::Run { at, .. }
+            | Self::Payload { at, .. }
+            | Self::Head { at, .. }
+            | Self::Openings { at, .. }
+            | Self::Seen { at, .. } => *at = location,
+            Self::Context { .. } => (),
         }
     }
 }
 
-/// Why a complete, chained record cannot be: this log was not written by this
-/// software, or it was changed by someone who holds its keys.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Inconsistency {
-    /// A body that cannot be decoded.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// A run that does not continue its context.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// A rule of the log that ties records together.
-    #[error("{0}")]
-    Rule(&'static str),
-    /// A head whose signature, order or directory root is wrong.
-    #[error("head: {0}")]
-    Head(String),
+/// The newest published or complete head.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    head: Option<SignedHead>,
+    at: Location,
+    root: Hash,
 }
 
-/// Where the runs of a context lie, ascending by first sequence.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RunPlace {
-    pub(crate) first: u64,
-    pub(crate) at: Location,
-}
-
-/// One context.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) id: ContextId,
-    pub(crate) after: Accumulator,
-    pub(crate) tiles: Arc<Tiles>,
-    pub(crate) runs: Vec<RunPlace>,
-    /// Size in the newest published or complete head, 0 if not in it.
-    pub(crate) signed_size: u64,
-}
-
-impl Context {
-    /// The run that holds `sequence`.
-    pub(crate) fn run_of(&self, sequence: u64) -> Option<usize> {
-        if sequence == 0 || sequence > self.after.size() {
-            return None;
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            head: None,
+            at: Location::default(),
+            root: directory::empty_root(),
         }
-        self.runs
-            .partition_point(|run| run.first <= sequence)
-            .checked_sub(1)
+    }
+}
+
+impl Published {
+    pub(crate) fn head(&self) -> Option<&SignedHead> {
+        self.head.as_ref()
     }
 
-    /// The last sequence of a run.
-    pub(crate) fn last_of(&self, run: usize) -> u64 {
-        self.runs
-            .get(run + 1)
-            .map_or(self.after.size(), |next| next.first - 1)
+    /// The root of its directory.
+    pub(crate) fn root(&self) -> Hash {
+        self.root
     }
 }
 
@@ -170,21 +159,23 @@ pub(crate) struct Index {
     pub(crate) role: StoreRole,
     /// The key whose heads count; the pinned one until a rotation.
     pub(crate) origin: VerifierKey,
-    contexts: Vec<Context>,
-    numbers: HashMap<ContextId, u64>,
-    paths: HashMap<Hash, u64>,
-    payloads: HashMap<Hash, Location>,
-    requests: HashMap<(u64, RequestKey), u64>,
-    /// Contexts that grew since the newest head.
+    pub(crate) tail: Tail,
+    pub(crate) below: Below,
+    /// Contexts that there are; their numbers start at 1.
+    contexts: u64,
+    pub(crate) entries: u64,
+    /// Own store: contexts that grew since the newest head, all in the tail.
     changed: BTreeSet<u64>,
     pub(crate) published: Published,
     /// A mirror's seen head that is not complete yet.
     pub(crate) pending: Option<SeenHead>,
+    /// Where its records lie.
+    pending_at: Vec<Location>,
     /// Openings read or written whose `seen` record is still to come.
-    loose_openings: Vec<OpeningsPart>,
-    /// End of the newest group that changed anything.
-    pub(crate) state_end: Position,
-    pub(crate) entries: u64,
+    loose_openings: Vec<(OpeningsPart, Location)>,
+    /// The newest group that changed anything, and what the base covers.
+    cover: Cover,
+    covered: Cover,
 }
 
 impl Index {
@@ -192,81 +183,172 @@ impl Index {
         Self {
             role,
             origin,
-            contexts: Vec::new(),
-            numbers: HashMap::new(),
-            paths: HashMap::new(),
-            payloads: HashMap::new(),
-            requests: HashMap::new(),
+            tail: Tail::default(),
+            below: Below::default(),
+            contexts: 0,
+            entries: 0,
             changed: BTreeSet::new(),
             published: Published::default(),
             pending: None,
+            pending_at: Vec::new(),
             loose_openings: Vec::new(),
-            state_end: Position::default(),
-            entries: 0,
+            cover: Cover::default(),
+            covered: Cover::default(),
         }
     }
 
-    /// Numbers start at 1.
-    pub(crate) fn context(&self, number: u64) -> Option<&Context> {
-        self.contexts
-            .get(usize::try_from(number.checked_sub(1)?).ok()?)
+    /// The newest group that changed anything.
+    pub(crate) fn cover(&self) -> Cover {
+        self.cover
     }
 
-    fn context_mut(&mut self, number: u64) -> Option<&mut Context> {
-        self.contexts
-            .get_mut(usize::try_from(number.checked_sub(1)?).ok()?)
+    /// What the base covers, if there is one.
+    pub(crate) fn covered(&self) -> Option<Cover> {
+        matches!(self.below.base, Base::Ready(_)).then_some(self.covered)
     }
 
-    pub(crate) fn contexts(&self) -> &[Context] {
-        &self.contexts
+    /// End of the newest group that changed anything.
+    pub(crate) fn state_end(&self) -> Position {
+        self.cover.end
     }
 
-    pub(crate) fn number(&self, id: &ContextId) -> Option<u64> {
-        self.numbers.get(id).copied()
-    }
-
-    pub(crate) fn by_id(&self, id: &ContextId) -> Option<&Context> {
-        self.context(self.number(id)?)
-    }
-
-    pub(crate) fn by_path(&self, path: &Hash) -> Option<&Context> {
-        self.context(*self.paths.get(path)?)
+    /// A group that changed something is durable, and its effects are applied.
+    pub(crate) fn set_cover(&mut self, cover: Cover) {
+        self.cover = cover;
     }
 
     pub(crate) fn next_number(&self) -> u64 {
-        self.contexts.len() as u64 + 1
+        self.contexts.saturating_add(1)
+    }
+
+    /// Contexts that there are.
+    pub(crate) fn context_count(&self) -> u64 {
+        self.contexts
+    }
+
+    pub(crate) fn by_id(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
+        match self.tail.number(id).and_then(|n| self.tail.context(n)) {
+            Some(context) => Ok(Some(context.state.clone())),
+            None => self.below.by_id(id),
+        }
+    }
+
+    /// The view of a context that the tail has touched.
+    pub(crate) fn touched_view(&self, id: &ContextId) -> Option<ContextView> {
+        let context = self.tail.context(self.tail.number(id)?)?.clone();
+        Some(self.below.view(context.state.clone(), Some(context)))
     }
 
     /// True if a payload of this hash and length is stored.
-    pub(crate) fn has_payload(&self, hash: &Hash, len: u32) -> bool {
-        let stored = self.payloads.get(hash);
+    pub(crate) fn has_payload(&self, hash: &Hash, len: u32) -> Result<bool, IndexError> {
+        let stored = self.payload(hash)?;
         // The body of a payload record is its hash and the payload.
-        stored.is_some_and(|at| at.body_len as usize == Hash::LEN + len as usize)
+        Ok(stored.is_some_and(|at| at.body_len as usize == Hash::LEN + len as usize))
     }
 
-    pub(crate) fn payload(&self, hash: &Hash) -> Option<Location> {
-        self.payloads.get(hash).copied()
+    pub(crate) fn payload(&self, hash: &Hash) -> Result<Option<Location>, IndexError> {
+        match self.tail.payloads.get(hash) {
+            Some(at) => Ok(Some(*at)),
+            None => self.below.payload(hash),
+        }
     }
 
-    pub(crate) fn request(&self, number: u64, key: &RequestKey) -> Option<u64> {
-        self.requests.get(&(number, *key)).copied()
+    pub(crate) fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
+        if let Some(sequence) = self.tail.requests.get(&(number, *key)) {
+            return Ok(Some(*sequence));
+        }
+        let context = self.tail.context(number);
+        let base_size = context.map_or(u64::MAX, |context| context.base_size);
+        self.below.request(number, key, base_size)
     }
 
-    /// Contexts that grew since the newest head: number and state.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = &Context> {
+    /// Contexts that grew since the newest head.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &ContextState> {
         self.changed
             .iter()
-            .filter_map(|number| self.context(*number))
+            .filter_map(|number| self.tail.context(*number))
+            .map(|context| &context.state)
     }
 
     pub(crate) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
     }
 
+    /// True if something happened since the last fold.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.cover != self.covered
+    }
+
+    /// Bytes of log since what the last fold covers, if that is in the same
+    /// segment; otherwise many.
+    pub(crate) fn uncovered_bytes(&self) -> u64 {
+        let (end, covered) = (self.cover.end, self.covered.end);
+        if end.segment() == covered.segment() {
+            u64::from(end.offset().saturating_sub(covered.offset()))
+        } else {
+            u64::from(end.offset())
+        }
+    }
+
+    /// Memory of everything that is not folded, roughly.
+    pub(crate) fn tail_bytes(&self) -> usize {
+        let frozen = self
+            .below
+            .frozen
+            .as_ref()
+            .map_or(0, |frozen| frozen.bytes());
+        self.tail.bytes() + frozen
+    }
+
+    /// Lets planned contexts be changed without a look below.
+    pub(crate) fn adopt(&mut self, contexts: Vec<ContextState>) {
+        for state in contexts {
+            self.tail.touch(state, false);
+        }
+    }
+
+    /// The state of a context that is about to change, in the tail.
+    pub(crate) fn touch(&mut self, number: u64) -> Result<&ContextState, ApplyError> {
+        if self.tail.context(number).is_none() {
+            let below = self.below.by_number(number)?;
+            let state = below.ok_or(ApplyError::rule("run of no context"))?;
+            self.tail.touch(state, false);
+        }
+        let context = self.tail.context(number);
+        context
+            .map(|context| &context.state)
+            .ok_or(ApplyError::rule("run of no context"))
+    }
+
+    /// What a checkpoint says of the whole: counts, head, place.
+    pub(crate) fn restore(&mut self, state: &StateRow, base: Base) {
+        self.contexts = state.contexts;
+        self.entries = state.entries;
+        self.cover = state.cover;
+        self.covered = state.cover;
+        self.below.base = base;
+    }
+
+    /// The head that a checkpoint leads to, opened from the log.
+    pub(crate) fn restore_head(&mut self, head: SignedHead, at: Location) {
+        self.published = Published {
+            root: head.head().directory_root,
+            head: Some(head),
+            at,
+        };
+    }
+
     /// Takes over one durable change.
-    pub(crate) fn apply(&mut self, effect: Effect) -> Result<(), Inconsistency> {
+    pub(crate) fn apply(&mut self, effect: Effect) -> Result<(), ApplyError> {
         match effect {
-            Effect::Context { number, id } => self.add_context(number, id),
+            Effect::Context { number, id } => {
+                if number != self.next_number() {
+                    return Err(ApplyError::rule("context numbers must be consecutive"));
+                }
+                self.contexts = number;
+                self.tail.touch(ContextState::new(number, id), true);
+                Ok(())
+            }
             Effect::Run {
                 number,
                 first,
@@ -274,299 +356,284 @@ impl Index {
                 after,
                 nodes,
                 requests,
+                facts,
             } => {
-                for (key, sequence) in requests {
-                    self.requests.entry((number, key)).or_insert(sequence);
+                let last = after.size();
+                if last < first {
+                    return Err(ApplyError::rule("a run without entries"));
                 }
-                self.changed.insert(number);
-                let context = self
-                    .context_mut(number)
-                    .ok_or(Inconsistency::Rule("run of no context"))?;
-                let before = context.after.size();
-                if first <= before && !context.runs.is_empty() {
-                    return Err(Inconsistency::Rule("a run lies over another"));
+                let keys = facts.keys;
+                let run = RunAdded {
+                    place: RunPlace {
+                        first,
+                        last,
+                        at,
+                        keys,
+                    },
+                    after: *after,
+                    nodes,
+                    requests,
+                    payload_bytes: facts.payload_bytes,
+                };
+                self.touch(number)?;
+                self.tail.add_run(number, run).map_err(ApplyError::rule)?;
+                self.entries = self.entries.saturating_add(last - first + 1);
+                if self.role == StoreRole::Own {
+                    self.changed.insert(number);
                 }
-                let tiles = Arc::make_mut(&mut context.tiles);
-                for (id, hash) in nodes {
-                    tiles
-                        .add(id, hash)
-                        .map_err(|_| Inconsistency::Rule("tiles out of order"))?;
-                }
-                context.runs.push(RunPlace { first, at });
-                context.after = *after;
-                let added = context.after.size().saturating_sub(before);
-                self.entries = self.entries.saturating_add(added);
                 Ok(())
             }
             Effect::Payload { hash, at } => {
-                self.payloads.insert(hash, at);
+                self.tail.add_payload(hash, at);
                 Ok(())
             }
-            Effect::Openings(part) => {
-                // A part of another head, or one that starts over, belongs to
-                // an attempt of its own; what was left of the one before it is
-                // ignored.
-                let goes_on = self.loose_openings.last().is_some_and(|last| {
-                    let ends = last.openings.last().map(Opening::path);
-                    let starts = part.openings.first().map(Opening::path);
-                    (last.term, last.epoch) == (part.term, part.epoch) && ends < starts
-                });
-                if !goes_on {
-                    self.loose_openings.clear();
-                }
-                self.loose_openings.push(part);
+            Effect::Openings { part, at } => {
+                self.add_openings(part, at);
                 Ok(())
             }
-            Effect::Seen(head) => self.apply_seen(*head),
-            Effect::Head(head) => match self.role {
-                StoreRole::Own => self.apply_published(*head),
-                StoreRole::Mirror => self.apply_complete(*head),
-            },
+            Effect::Seen { head, at } => self.apply_seen(*head, at),
+            Effect::Head { head, at, update } => self.apply_head(*head, at, update),
         }
     }
 
-    fn add_context(&mut self, number: u64, id: ContextId) -> Result<(), Inconsistency> {
-        if number != self.next_number() {
-            return Err(Inconsistency::Rule("context numbers must be consecutive"));
-        }
-        if self.numbers.insert(id.clone(), number).is_some() {
-            return Err(Inconsistency::Rule("a context is named twice"));
-        }
-        self.paths.insert(id.path(), number);
-        self.contexts.push(Context {
-            id,
-            after: Accumulator::default(),
-            tiles: Arc::default(),
-            runs: Vec::new(),
-            signed_size: 0,
+    fn add_openings(&mut self, part: OpeningsPart, at: Location) {
+        // A part of another head, or one that starts over, belongs to an
+        // attempt of its own; what was left of the one before it is ignored.
+        let goes_on = self.loose_openings.last().is_some_and(|(last, _)| {
+            let ends = last.openings.last().map(Opening::path);
+            let starts = part.openings.first().map(Opening::path);
+            (last.term, last.epoch) == (part.term, part.epoch) && ends < starts
         });
-        Ok(())
+        if !goes_on {
+            self.loose_openings.clear();
+        }
+        self.loose_openings.push((part, at));
     }
 
-    /// Own store: the head must be signed by the origin and its directory must
-    /// be the one these contexts give.
-    fn apply_published(&mut self, head: SignedHead) -> Result<(), Inconsistency> {
-        let changes = self
-            .changed()
-            .map(|c| (c.id.clone(), c.after.size(), c.after.root()));
-        let changes: Vec<_> = changes.collect();
-        self.origin = head.next_key().clone();
-        self.published.advance(head, &changes)?;
-        for number in std::mem::take(&mut self.changed) {
-            if let Some(context) = self.context_mut(number) {
-                context.signed_size = context.after.size();
-            }
+    /// Openings of this head whose `seen` record is still to come.
+    pub(crate) fn loose_count(&self, order: (u64, u64)) -> u64 {
+        let own = self.loose_openings.iter().map(|(part, _)| part);
+        own.filter(|part| (part.term, part.epoch) == order)
+            .map(|part| part.openings.len() as u64)
+            .sum()
+    }
+
+    fn apply_head(
+        &mut self,
+        head: SignedHead,
+        at: Location,
+        update: Option<Box<Update>>,
+    ) -> Result<(), ApplyError> {
+        let update = match (update, self.role) {
+            (Some(update), _) => *update,
+            // The head's directory must be the one these contexts give.
+            (None, StoreRole::Own) => self.update(&self.changes())?,
+            // Every context of the seen head must be present.
+            (None, StoreRole::Mirror) => self.check_complete(&head)?.1,
+        };
+        self.advance(head, at, update)?;
+        self.changed.clear();
+        if self.role == StoreRole::Mirror {
+            self.pending = None;
+            self.pending_at.clear();
+            self.loose_openings.clear();
         }
         Ok(())
     }
 
-    fn apply_seen(&mut self, head: SignedHead) -> Result<(), Inconsistency> {
-        let (term, epoch) = (head.head().term, head.head().epoch);
-        let mut openings = Vec::new();
-        for part in std::mem::take(&mut self.loose_openings) {
-            if (part.term, part.epoch) == (term, epoch) {
+    /// The contexts that grew since the newest head, as the directory has them.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let change =
+            |state: &ContextState| change(&state.id, state.after.size(), &state.after.root());
+        self.changed().map(change).collect()
+    }
+
+    /// The directory with these changes.
+    pub(crate) fn update(&self, changes: &[Change]) -> Result<Update, ApplyError> {
+        directory::apply(self, &self.published.root, changes).map_err(|error| match error {
+            UpdateError::Load(directory::LoadError::Read(error)) => error.into(),
+            UpdateError::Load(_) => {
+                IndexError::Stale("the newest head's directory is not all there").into()
+            }
+            error => Inconsistency::Head(error.to_string()).into(),
+        })
+    }
+
+    /// Takes over a head with its directory.
+    fn advance(
+        &mut self,
+        head: SignedHead,
+        at: Location,
+        update: Update,
+    ) -> Result<(), ApplyError> {
+        let refused = |what: &str| Err(Inconsistency::Head(what.to_owned()).into());
+        if let Some(before) = &self.published.head
+            && head.order() <= before.order()
+        {
+            return refused("heads must ascend by term and epoch");
+        }
+        let text = head.head();
+        if update.root != text.directory_root {
+            return refused("the directory root is not the one these contexts give");
+        }
+        if (update.sums.contexts, update.sums.entries) != (text.contexts, text.entries) {
+            return refused("the counts are not those of the directory");
+        }
+        let mut bytes = 0;
+        for hash in &update.retired {
+            let node = self.directory_node(hash)?;
+            bytes += node.map_or(0, |node| node.len() as u64);
+        }
+        let retired = Retired {
+            at_ns: text.time_ns,
+            bytes,
+            nodes: update.retired,
+        };
+        self.tail.add_directory(update.added, retired);
+        self.origin = head.next_key().clone();
+        self.published = Published {
+            root: update.root,
+            head: Some(head),
+            at,
+        };
+        Ok(())
+    }
+
+    fn apply_seen(&mut self, head: SignedHead, at: Location) -> Result<(), ApplyError> {
+        let order = (head.head().term, head.head().epoch);
+        let (mut openings, mut places) = (Vec::new(), Vec::new());
+        for (part, at) in std::mem::take(&mut self.loose_openings) {
+            if (part.term, part.epoch) == order {
                 openings.extend(part.openings);
+                places.push(at);
             }
         }
         if !openings.iter().is_sorted_by(|a, b| a.path() < b.path()) {
-            return Err(Inconsistency::Rule("openings must ascend by path"));
+            return Err(ApplyError::rule("openings must ascend by path"));
         }
+        places.push(at);
         self.pending = Some(SeenHead { head, openings });
+        self.pending_at = places;
         Ok(())
     }
 
     /// Mirror: every context of the seen head must be present with its signed
-    /// root, and together they must give its directory. Returns them.
+    /// root, and together they must give its directory. Returns those that are
+    /// ahead, whose root at that size the caller checks, and the change.
     pub(crate) fn check_complete(
         &self,
         head: &SignedHead,
-    ) -> Result<Vec<(ContextId, u64, Hash)>, Inconsistency> {
+    ) -> Result<(Vec<Opening>, Update), ApplyError> {
         let seen = self
             .pending
             .as_ref()
             .filter(|seen| seen.head.note_bytes() == head.note_bytes())
-            .ok_or(Inconsistency::Rule(
-                "a complete head other than the seen one",
-            ))?;
+            .ok_or(ApplyError::rule("a complete head other than the seen one"))?;
         let mut changes = Vec::with_capacity(seen.openings.len());
+        let mut ahead = Vec::new();
         for opening in &seen.openings {
-            let context = self
-                .by_path(&opening.path())
-                .ok_or(Inconsistency::Rule("a complete head lacks a context"))?;
-            if context.after.size() < opening.size {
-                return Err(Inconsistency::Rule("a complete head lacks entries"));
+            let id = ContextId::new(&opening.id)
+                .map_err(|_| ApplyError::rule("a complete head names no context"))?;
+            let state = self
+                .by_id(&id)?
+                .ok_or(ApplyError::rule("a complete head lacks a context"))?;
+            let size = state.after.size();
+            if size < opening.size {
+                return Err(ApplyError::rule("a complete head lacks entries"));
             }
-            // The root of a context that is ahead is checked by the writer,
-            // which can read entries back.
-            if context.after.size() == opening.size && context.after.root() != opening.root {
-                return Err(Inconsistency::Rule(
-                    "a context has another root than its head",
-                ));
+            if size > opening.size {
+                ahead.push(opening.clone());
+            } else if state.after.root() != opening.root {
+                return Err(ApplyError::rule("a context has another root than its head"));
             }
-            changes.push((context.id.clone(), opening.size, opening.root));
+            changes.push(change(&id, opening.size, &opening.root));
         }
-        let update = self.published.update(&changes)?;
+        let update = self.update(&changes)?;
         if update.root != head.head().directory_root {
-            return Err(Inconsistency::Rule(
+            return Err(ApplyError::rule(
                 "these contexts do not give the head's directory",
             ));
         }
-        Ok(changes)
+        Ok((ahead, update))
     }
 
-    fn apply_complete(&mut self, head: SignedHead) -> Result<(), Inconsistency> {
-        let changes = self.check_complete(&head)?;
-        self.origin = head.next_key().clone();
-        self.published.advance(head, &changes)?;
-        self.pending = None;
-        self.loose_openings.clear();
-        for (id, size, _) in changes {
-            let number = self.number(&id).unwrap_or(0);
-            if let Some(context) = self.context_mut(number) {
-                context.signed_size = size;
-            }
-        }
-        self.changed.clear();
-        Ok(())
+    /// True if what is in the tail may be folded: behind a head of an own
+    /// store, anywhere in a mirror.
+    pub(crate) fn may_freeze(&self) -> bool {
+        let fits = rows::pending_fits(self.pending_at.len() + self.loose_openings.len());
+        self.is_dirty() && !self.has_changes() && self.below.frozen.is_none() && fits
     }
 
-    /// Takes over a group that was read back.
-    pub(crate) fn replay(&mut self, group: &ScannedGroup) -> Result<(), (Position, Inconsistency)> {
-        for record in &group.records {
-            self.replay_record(group, record)
-                .map_err(|error| (record.position, error))?;
+    /// What a checkpoint here says of itself.
+    fn state_row(&self, store_id: Short, now_ns: u64) -> StateRow {
+        StateRow {
+            store_id,
+            cover: self.cover,
+            head: self.published.head.is_some().then_some(self.published.at),
+            contexts: self.contexts,
+            entries: self.entries,
+            pending: self.pending_at.clone(),
+            loose: self.loose_openings.iter().map(|(_, at)| *at).collect(),
+            retired_next: 0,
+            retired_bytes: 0,
+            made_at_ns: now_ns,
+            origin: self.origin.to_string(),
         }
-        if group.changes_state() {
-            self.state_end = group.end;
-        }
-        Ok(())
     }
 
-    fn replay_record(
-        &mut self,
-        group: &ScannedGroup,
-        record: &ScannedRecord,
-    ) -> Result<(), Inconsistency> {
-        let bytes = group.body(record);
-        let at = Location {
-            position: record.position,
-            body_len: record.header.body_len,
-        };
-        let effect = match record.header.kind {
-            RecordType::Store
-                if record.position.offset() == super::scan::SEGMENT_HEADER_LEN
-                    && record.position.segment() == 1 =>
-            {
-                return Ok(());
-            }
-            RecordType::Store => return Err(Inconsistency::Rule("a second store record")),
-            RecordType::Context => {
-                let (number, id) = body::get_context(bytes)?;
-                Effect::Context { number, id }
-            }
-            RecordType::Run => {
-                let (number, run) = body::get_run(bytes)?;
-                let context = self
-                    .context(number)
-                    .ok_or(Inconsistency::Rule("run of no context"))?;
-                let stored = |hash: &Hash, len| self.has_payload(hash, len);
-                Self::run_effect(number, &context.after, run, at, stored)?
-            }
-            RecordType::Payload => {
-                let (hash, _) = body::get_payload(bytes)?;
-                Effect::Payload { hash, at }
-            }
-            RecordType::Head => {
-                let (covered, note) = body::get_head(bytes)?;
-                // The state the head is about is the state right before it.
-                if covered != self.state_end || record.header.index != 0 {
-                    return Err(Inconsistency::Rule("a head covers another position"));
-                }
-                Effect::Head(Box::new(self.open_head(note)?))
-            }
-            RecordType::Openings => Effect::Openings(OpeningsPart::decode(bytes)?),
-            RecordType::Seen => {
-                let seen = Seen::decode(bytes)?;
-                let head = self.open_head(&seen.note)?;
-                self.check_seen(&seen, &head)?;
-                Effect::Seen(Box::new(head))
-            }
-            RecordType::Mark | RecordType::Seal if bytes.is_empty() => return Ok(()),
-            RecordType::Mark | RecordType::Seal => {
-                return Err(Inconsistency::Rule("a mark or seal holds something"));
-            }
-            RecordType::Note | RecordType::Evidence => {
-                return Err(Inconsistency::Rule(
-                    "takeover notes and evidence are written by a newer build",
-                ));
-            }
-        };
-        self.apply(effect)
+    /// Freezes the tail for folding.
+    pub(crate) fn freeze(&mut self, store_id: Short, now_ns: u64) -> FoldJob {
+        let state = self.state_row(store_id, now_ns);
+        let tail = Arc::new(std::mem::take(&mut self.tail));
+        self.below.frozen = Some(tail.clone());
+        self.covered = self.cover;
+        FoldJob {
+            tail,
+            state,
+            root: self.published.root,
+        }
     }
 
-    fn check_seen(&self, seen: &Seen, head: &SignedHead) -> Result<(), Inconsistency> {
-        let base = self.published.head();
-        let base = base.map_or((0, 0), |h| (h.head().term, h.head().epoch));
-        if (seen.base_term, seen.base_epoch) != base {
-            return Err(Inconsistency::Rule(
-                "a seen head names another complete head",
-            ));
-        }
-        let order = (head.head().term, head.head().epoch);
-        let own = self
-            .loose_openings
-            .iter()
-            .filter(|part| (part.term, part.epoch) == order);
-        let count: usize = own.map(|part| part.openings.len()).sum();
-        if count as u64 != seen.openings_count {
-            return Err(Inconsistency::Rule("a seen head lacks openings"));
-        }
-        Ok(())
+    /// What was frozen is on disk now.
+    pub(crate) fn folded(&mut self, base: Base) {
+        self.below = Below { frozen: None, base };
     }
+}
 
-    /// Verifies a stored note under the key that counts.
-    pub(crate) fn open_head(&self, note: &[u8]) -> Result<SignedHead, Inconsistency> {
-        SignedHead::open(note, &self.origin).map_err(|e| Inconsistency::Head(e.to_string()))
+/// A tail to be folded, and what the index covers when it is.
+#[derive(Debug)]
+pub(crate) struct FoldJob {
+    pub(crate) tail: Arc<Tail>,
+    pub(crate) state: StateRow,
+    /// The directory of the head it leads to.
+    pub(crate) root: Hash,
+}
+
+fn change(id: &ContextId, size: u64, root: &Hash) -> Change {
+    Change {
+        path: id.path(),
+        commitment: directory::commitment(id.as_str(), size, root),
+        entries: size,
     }
+}
 
-    /// What a run of context `number` changes, if it continues `base`.
-    pub(crate) fn run_effect(
-        number: u64,
-        base: &Accumulator,
-        run: &[u8],
-        at: Location,
-        has_payload: impl Fn(&Hash, u32) -> bool,
-    ) -> Result<Effect, Inconsistency> {
-        let run = Run::decode(run)?;
-        let (mut nodes, mut requests) = (Vec::new(), Vec::new());
-        let mut missing = false;
-        let mut after = base.clone();
-        after.extend(
-            &run,
-            |entry, _| {
-                if let Some(id) = entry.header.request_id {
-                    requests.push((request_key(id), entry.header.sequence));
-                }
-                missing |= entry.inline_payload.is_none()
-                    && !has_payload(&entry.header.payload_hash, entry.header.payload_len);
-            },
-            |id, hash| {
-                if is_tile_node(id) {
-                    nodes.push((id, hash));
-                }
-            },
-        )?;
-        if missing {
-            return Err(Inconsistency::Rule("a run's payload was never stored"));
+impl Index {
+    /// A directory node that the tail holds; the empty directory's is implied.
+    pub(crate) fn newest_node(&self, hash: &Hash) -> Option<Vec<u8>> {
+        if *hash == directory::empty_root() {
+            return Some(Node::empty().encode());
         }
-        let first = run.first();
-        Ok(Effect::Run {
-            number,
-            first,
-            at,
-            after: Box::new(after),
-            nodes,
-            requests,
-        })
+        self.tail.nodes.get(hash).cloned()
+    }
+}
+
+impl ReadDirectory for Index {
+    type Error = IndexError;
+
+    fn directory_node(&self, hash: &Hash) -> Result<Option<Vec<u8>>, IndexError> {
+        match self.newest_node(hash) {
+            Some(node) => Ok(Some(node)),
+            None => self.below.directory_node(hash),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::StoreError;
 use super::body;
-use super::index::{Effect, Index, Location};
+use super::index::{ApplyError, ContextState, Effect, Index, Location};
 use super::plan::Planned;
 use super::record::{Group, RecordType};
 use crate::directory::{Opening, OpeningsPart, Seen};
@@ -29,6 +29,8 @@ pub(crate) struct IngestPlan<'i> {
     effects: Vec<(u64, u32, Effect)>,
     /// Contexts this group touches: number and state after it.
     tips: HashMap<ContextId, (u64, Accumulator)>,
+    /// Known contexts of those, as they were before it.
+    touched: Vec<ContextState>,
     new_contexts: u64,
     /// Payloads of this group and their lengths.
     payloads: HashMap<Hash, u32>,
@@ -41,6 +43,7 @@ impl<'i> IngestPlan<'i> {
             group: Group::reusing(memory),
             effects: Vec::new(),
             tips: HashMap::new(),
+            touched: Vec::new(),
             new_contexts: 0,
             payloads: HashMap::new(),
         }
@@ -59,7 +62,8 @@ impl<'i> IngestPlan<'i> {
     /// Writes a part of the openings down, for a seen head to commit.
     pub(crate) fn openings(&mut self, part: OpeningsPart) -> Result<(), StoreError> {
         let bytes = part.encode().map_err(|_| StoreError::Refused("openings"))?;
-        self.add(RecordType::Openings, Effect::Openings(part), |out| {
+        let at = Location::default();
+        self.add(RecordType::Openings, Effect::Openings { part, at }, |out| {
             out.extend_from_slice(&bytes);
         });
         Ok(())
@@ -77,7 +81,10 @@ impl<'i> IngestPlan<'i> {
         let bytes = record
             .encode()
             .map_err(|_| StoreError::Refused("seen head"))?;
-        let effect = Effect::Seen(Box::new(seen.head.clone()));
+        let effect = Effect::Seen {
+            head: Box::new(seen.head.clone()),
+            at: Location::default(),
+        };
         self.add(RecordType::Seen, effect, |out| {
             out.extend_from_slice(&bytes);
         });
@@ -108,18 +115,7 @@ impl<'i> IngestPlan<'i> {
         if span.end() > opening.size {
             return Err(StoreError::Refused("runs beyond the seen head's size"));
         }
-        let known = self.tips.get(id).cloned().or_else(|| {
-            let number = self.index.number(id)?;
-            Some((number, self.index.context(number)?.after.clone()))
-        });
-        let (number, mut after, new) = match known {
-            Some((number, after)) => (number, after, false),
-            None => (
-                self.index.next_number() + self.new_contexts,
-                Accumulator::default(),
-                true,
-            ),
-        };
+        let (number, mut after, known) = self.tip(id)?;
         if span.start() != after.size() {
             return Err(StoreError::Run(RunError::OutOfPlace {
                 expected: after.size() + 1,
@@ -130,18 +126,20 @@ impl<'i> IngestPlan<'i> {
             .iter()
             .map(|payload| (payload.hash(), payload.bytes().len()))
             .collect();
-        let has = |hash: &Hash, len: u32| {
-            self.index.has_payload(hash, len)
-                || self.payloads.get(hash) == Some(&len)
-                || supplied.get(hash) == Some(&(len as usize))
+        let in_group = &self.payloads;
+        let brought = |hash: &Hash, len: u32| {
+            in_group.get(hash) == Some(&len) || supplied.get(hash) == Some(&(len as usize))
         };
         self.bounded(span_cost(span, payloads) + CONTEXT_RECORD_BYTES_MAX)?;
         // Everything that can fail comes before the first record is added.
         let mut effects = Vec::with_capacity(span.runs().len());
         for run in span.runs() {
             let at = Location::default();
-            let effect = Index::run_effect(number, &after, run, at, has)
-                .map_err(|_| StoreError::Refused("a run does not continue the store"))?;
+            let effect = self.index.run_effect(number, &after, run, at, brought);
+            let effect = effect.map_err(|error| match error {
+                ApplyError::Index(error) => error.into(),
+                ApplyError::Log(_) => StoreError::Refused("a run does not continue the store"),
+            })?;
             if let Effect::Run { after: next, .. } = &effect {
                 after = (**next).clone();
             }
@@ -152,6 +150,8 @@ impl<'i> IngestPlan<'i> {
                 "the runs were verified against another state",
             ));
         }
+        let new = known.is_none() && !self.tips.contains_key(id);
+        self.touched.extend(known);
         if new {
             self.new_contexts += 1;
             let effect = Effect::Context {
@@ -171,6 +171,19 @@ impl<'i> IngestPlan<'i> {
         }
         self.tips.insert(id.clone(), (number, after));
         Ok(())
+    }
+
+    /// Number and state of a context as this group has left it, and its state in
+    /// the store if the group has not touched it yet.
+    fn tip(&self, id: &ContextId) -> Result<(u64, Accumulator, Option<ContextState>), StoreError> {
+        if let Some((number, after)) = self.tips.get(id) {
+            return Ok((*number, after.clone(), None));
+        }
+        if let Some(state) = self.index.by_id(id)? {
+            return Ok((state.number, state.after.clone(), Some(state)));
+        }
+        let number = self.index.next_number() + self.new_contexts;
+        Ok((number, Accumulator::default(), None))
     }
 
     /// Takes payloads of a verified span, with it or ahead of it.
@@ -201,7 +214,10 @@ impl<'i> IngestPlan<'i> {
 
     /// The group and its effects, to be placed.
     pub(crate) fn finish(self) -> Planned {
-        Planned::new(self.group, self.effects)
+        Planned {
+            touched: self.touched,
+            ..Planned::new(self.group, self.effects)
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 
 use super::StoreError;
 use super::disk::{Access, Disk, DiskFile};
-use super::index::Location;
+use super::index::{Cover, Location};
 use super::record::{Group, Position, RecordHeader, RecordType, SegmentHeader, SegmentKeys, Short};
 use super::reserve::Reserve;
 use super::scan::{LOG_DIR, OpenSegment, SEGMENT_HEADER_LEN, open_segment, segment_name};
@@ -51,6 +51,8 @@ pub(crate) struct LogWriter {
     reserve: Reserve,
     end: Position,
     chain: Short,
+    /// The last record before `end`, once a group was written.
+    last: Position,
     /// The log is durable up to here.
     synced: Position,
     /// The segment ends with a seal and there is no next one yet.
@@ -143,6 +145,7 @@ impl LogWriter {
             reserve,
             end,
             chain,
+            last: end,
             synced,
             sealed,
             spare: Vec::new(),
@@ -168,6 +171,20 @@ impl LogWriter {
     /// The chain at the end of the last group.
     pub(crate) fn chain(&self) -> Short {
         self.chain
+    }
+
+    /// Where the last group ends, and with which record.
+    pub(crate) fn cover(&self) -> Cover {
+        Cover {
+            end: self.end,
+            last: self.last,
+            chain: self.chain,
+        }
+    }
+
+    /// The same in all segments.
+    pub(crate) fn store_id(&self) -> Short {
+        self.header.store_id
     }
 
     /// Appends a group and makes it durable; returns where it starts.
@@ -196,6 +213,7 @@ impl LogWriter {
         };
         let start = self.end;
         let end = start.forward(group.len()).ok_or_else(too_long)?;
+        let last = start.forward(group.last_offset()).ok_or_else(too_long)?;
         let (bytes, chain) = group
             .seal(&self.keys, start, self.synced, self.chain)
             .ok_or_else(too_long)?;
@@ -211,6 +229,7 @@ impl LogWriter {
         self.reserve.wrote(end.offset());
         self.end = end;
         self.chain = chain;
+        self.last = last;
         self.spare = bytes;
         Ok(start)
     }
@@ -343,13 +362,13 @@ impl LogWriter {
 
 /// Reads single records, each verified on its own.
 #[derive(Debug)]
-pub(crate) struct LogReader {
-    disk: Arc<dyn Disk>,
+pub(crate) struct LogReader<D = Arc<dyn Disk>> {
+    disk: D,
     open: Mutex<HashMap<u32, Arc<OpenSegment>>>,
 }
 
-impl LogReader {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
+    pub(crate) fn over(disk: D) -> Self {
         Self {
             disk,
             open: Mutex::default(),
@@ -374,38 +393,89 @@ impl LogReader {
         Ok(segment)
     }
 
+    /// The header of a segment.
+    pub(crate) fn header(&self, number: u32) -> Result<SegmentHeader, StoreError> {
+        self.segment(number).map(|segment| segment.header)
+    }
+
     /// The body of the record at `at`; its header check and body tag are
     /// verified, so these are the bytes that were written there.
     pub(crate) fn body(&self, at: Location, kind: RecordType) -> Result<Vec<u8>, StoreError> {
-        let segment = self.segment(at.position.segment())?;
         let padded = (at.body_len as usize).next_multiple_of(64);
-        let mut bytes = vec![0; RECORD_HEADER_BYTES + padded];
-        let got = segment
-            .file
-            .read_at(u64::from(at.position.offset()), &mut bytes)
-            .map_err(|error| StoreError::io("read a record", error))?;
-        let no_record = |what| corrupt(at.position, DecodeError::Invalid { what });
-        if got < bytes.len() {
-            return Err(no_record("the file ends inside a record"));
-        }
-        let (header, body) = bytes
-            .split_first_chunk::<RECORD_HEADER_BYTES>()
-            .ok_or_else(|| no_record("no record"))?;
-        let header = RecordHeader::vouched(&segment.keys, at.position, header)
-            .map_err(|error| corrupt(at.position, error))?
-            .ok_or_else(|| no_record("no record is where the index has one"))?;
+        let (header, mut bytes) = self.record(at.position, padded)?;
         if header.kind != kind || header.body_len != at.body_len {
-            return Err(no_record("another record is where the index has one"));
-        }
-        if !header.tag_matches(&segment.keys, at.position, body) {
             return Err(no_record(
-                "a record's bytes are not those that were written",
+                at.position,
+                "another record is where the index has one",
             ));
         }
         bytes.drain(..RECORD_HEADER_BYTES);
         bytes.truncate(at.body_len as usize);
         Ok(bytes)
     }
+
+    /// What the last record of a group, at `last`, says of all bytes before its
+    /// end.
+    pub(crate) fn cover_at(&self, last: Position) -> Result<Cover, StoreError> {
+        let segment = self.segment(last.segment())?;
+        let mut header = [0; RECORD_HEADER_BYTES];
+        segment
+            .file
+            .read_at(u64::from(last.offset()), &mut header)
+            .map_err(|error| StoreError::io("read a record", error))?;
+        let header = vouched(&segment, last, &header)?;
+        let (header, bytes) = self.record(last, header.padded_len())?;
+        let end = last.forward(bytes.len() as u64);
+        match end {
+            Some(end) if header.is_last() => Ok(Cover {
+                end,
+                last,
+                chain: header.stored_chain(),
+            }),
+            _ => Err(no_record(last, "no group ends here")),
+        }
+    }
+
+    /// A record with its header, verified on its own.
+    fn record(&self, at: Position, padded: usize) -> Result<(RecordHeader, Vec<u8>), StoreError> {
+        let segment = self.segment(at.segment())?;
+        let mut bytes = vec![0; RECORD_HEADER_BYTES + padded];
+        let got = segment
+            .file
+            .read_at(u64::from(at.offset()), &mut bytes)
+            .map_err(|error| StoreError::io("read a record", error))?;
+        if got < bytes.len() {
+            return Err(no_record(at, "the file ends inside a record"));
+        }
+        let (header, body) = bytes
+            .split_first_chunk::<RECORD_HEADER_BYTES>()
+            .ok_or_else(|| no_record(at, "no record"))?;
+        let header = vouched(&segment, at, header)?;
+        if header.padded_len() != padded {
+            return Err(no_record(at, "another record is where the index has one"));
+        }
+        if !header.tag_matches(&segment.keys, at, body) {
+            return Err(no_record(
+                at,
+                "a record's bytes are not those that were written",
+            ));
+        }
+        Ok((header, bytes))
+    }
+}
+
+fn vouched(
+    segment: &OpenSegment,
+    at: Position,
+    header: &[u8; RECORD_HEADER_BYTES],
+) -> Result<RecordHeader, StoreError> {
+    RecordHeader::vouched(&segment.keys, at, header)
+        .map_err(|error| corrupt(at, error))?
+        .ok_or_else(|| no_record(at, "no record is where the index has one"))
+}
+
+fn no_record(at: Position, what: &'static str) -> StoreError {
+    corrupt(at, DecodeError::Invalid { what })
 }
 
 fn corrupt(position: Position, error: DecodeError) -> StoreError {

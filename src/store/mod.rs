@@ -29,7 +29,9 @@ pub mod disk;
 mod handle;
 mod head_note;
 mod index;
+mod indexer;
 mod ingest;
+mod keeper;
 pub mod keys;
 mod log;
 // The index is built on it.
@@ -37,10 +39,10 @@ mod log;
 mod pages;
 mod plan;
 mod publish;
-mod published;
 mod queue;
 mod record;
 mod recover;
+mod replay;
 mod reserve;
 mod scan;
 mod view;
@@ -65,7 +67,7 @@ use crate::encoding::DecodeError;
 use crate::entry::EntryError;
 use crate::hash::Hash;
 use crate::lamport::LamportError;
-use crate::limits::SEGMENT_BYTES_DEFAULT;
+use crate::limits::{SEGMENT_BYTES_DEFAULT, TAIL_BYTES_MAX};
 use crate::note::VerifierKey;
 use crate::run::RunError;
 
@@ -89,8 +91,34 @@ pub struct StoreOptions {
     /// A head is published after this long even if nothing changed, so that
     /// mirrors can tell idle from dead. `None`: never.
     pub heartbeat_every: Option<Duration>,
+    /// The tail is folded into the index this long after the last fold, if
+    /// anything changed; earlier if it has grown large, and at close.
+    pub checkpoint_every: Duration,
+    /// Memory of what is not folded yet, after which appends are refused until
+    /// the index has caught up.
+    pub tail_bytes_max: usize,
+    /// Hears how many bytes of log were read while the store is opened.
+    pub progress: Option<Progress>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Hears how far opening has come.
+#[derive(Clone)]
+pub struct Progress(pub Arc<dyn Fn(u64) + Send + Sync>);
+
+impl std::ops::Deref for Progress {
+    type Target = dyn Fn(u64) + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
 }
 
 impl StoreOptions {
@@ -102,6 +130,9 @@ impl StoreOptions {
             reserve_bytes: 4 << 20,
             head_every: None,
             heartbeat_every: None,
+            checkpoint_every: Duration::from_secs(2),
+            tail_bytes_max: TAIL_BYTES_MAX,
+            progress: None,
             clock,
         }
     }
@@ -200,6 +231,15 @@ pub enum StoreError {
     /// Too many requests wait.
     #[error("too many requests wait; try again")]
     Busy,
+    /// The index has fallen behind the log by as much as memory may hold.
+    #[error("the index has fallen behind: nothing of this was stored; try again")]
+    Behind,
+    /// The index cannot answer. Nothing is lost: it is made anew from the log.
+    #[error("the index cannot answer and must be made anew from the log: {reason}")]
+    IndexLost {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A mirror was asked to store something that does not continue it.
     #[error("cannot be stored: {0}")]
     Refused(&'static str),

@@ -8,10 +8,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::index::{Effect, Location, RequestKey, request_key};
+use super::index::{ContextState, Effect, IndexError, Location, RequestKey, RunFacts, request_key};
 use super::record::{Group, Position, RecordType};
 use super::{AppendError, Appended, StoreError};
-use crate::entry::{ContextId, Draft, Entry, leaf_hash};
+use crate::entry::{ContextId, Draft, Entry, Header, leaf_hash};
 use crate::hash::Hash;
 use crate::lamport;
 use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, RECORD_HEADER_BYTES, SEQUENCE_MAX};
@@ -19,24 +19,24 @@ use crate::run::{Accumulator, Run, RunBuilder};
 
 /// What planning reads of the store.
 pub(crate) trait PlanState {
-    /// Number and state of a context.
-    fn context(&self, id: &ContextId) -> Option<(u64, Accumulator)>;
+    /// The state of a context.
+    fn context(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError>;
     /// The number the next new context gets.
     fn next_number(&self) -> u64;
     /// The sequence a request id was used for.
-    fn request(&self, number: u64, key: &RequestKey) -> Option<u64>;
+    fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError>;
     /// A stored entry, verified.
-    fn entry(&self, number: u64, sequence: u64) -> Result<Entry, StoreError>;
+    fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError>;
     /// True if a payload is stored and its bytes still verify.
     fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError>;
 }
 
 /// One context this group touches.
 struct Work {
-    id: ContextId,
-    number: u64,
     /// The state before the group; its leaves are hashed when they are written.
-    before: Accumulator,
+    before: ContextState,
+    /// False if the group names it.
+    known: bool,
     /// Where the group has taken it.
     tip: Tip,
     run: RunBuilder,
@@ -117,6 +117,8 @@ pub(crate) struct Planned {
     pub(crate) group: Group,
     pub(crate) effects: Vec<(u64, u32, Effect)>,
     pub(crate) unhashed: Unhashed,
+    /// Known contexts that the effects are about, as they are before them.
+    pub(crate) touched: Vec<ContextState>,
     pub(crate) spent: Vec<Draft>,
 }
 
@@ -152,7 +154,9 @@ impl Unhashed {
             let (number, after) = works.get_mut(run.work)?;
             let (_, hashed) = leaves.get_mut(run.work)?;
             let mut nodes = Vec::new();
+            let mut facts = RunFacts::gather();
             for header in Run::decode(bytes).ok()?.headers() {
+                facts.add(&Header::decode(header).ok()?);
                 let leaf = leaf_hash(header);
                 hashed.push(leaf);
                 let report = |id, hash| {
@@ -163,7 +167,15 @@ impl Unhashed {
                 after.frontier.append_with(leaf, report).ok()?;
             }
             (after.lamport, after.appended_at_ns) = run.times;
-            let effect = Effect::run(*number, run.first, after.clone(), nodes, run.requests);
+            let effect = Effect::Run {
+                number: *number,
+                first: run.first,
+                at: Location::default(),
+                after: Box::new(after.clone()),
+                nodes,
+                requests: run.requests,
+                facts: Box::new(facts.finish()),
+            };
             effects.push((run.offset, run.body_len, effect));
         }
         Some(Hashed { effects, leaves })
@@ -193,6 +205,7 @@ impl Planned {
             group,
             effects,
             unhashed: Unhashed::default(),
+            touched: Vec::new(),
             spent: Vec::new(),
         }
     }
@@ -238,8 +251,8 @@ impl<'s, S: PlanState> Plan<'s, S> {
             Err(error) => {
                 // Contexts that only this request touched leave no trace.
                 for work in self.works.drain(known..) {
-                    self.by_id.remove(&work.id);
-                    if work.tip.sequence == 0 {
+                    self.by_id.remove(&work.before.id);
+                    if !work.known {
                         self.next_number -= 1;
                     }
                 }
@@ -249,28 +262,29 @@ impl<'s, S: PlanState> Plan<'s, S> {
     }
 
     /// The place of a context in `works`.
-    fn work(&mut self, id: &ContextId) -> usize {
+    fn work(&mut self, id: &ContextId) -> Result<usize, StoreError> {
         if let Some(&at) = self.by_id.get(id) {
-            return at;
+            return Ok(at);
         }
-        let (number, before) = self.state.context(id).unwrap_or_else(|| {
+        let stored = self.state.context(id)?;
+        let known = stored.is_some();
+        let before = stored.unwrap_or_else(|| {
             self.next_number += 1;
-            (self.next_number - 1, Accumulator::default())
+            ContextState::new(self.next_number - 1, id.clone())
         });
         self.works.push(Work {
-            id: id.clone(),
-            number,
+            known,
             tip: Tip {
-                sequence: before.size(),
-                lamport: before.lamport,
-                appended_at_ns: before.appended_at_ns,
+                sequence: before.after.size(),
+                lamport: before.after.lamport,
+                appended_at_ns: before.after.appended_at_ns,
             },
             before,
             run: RunBuilder::default(),
             requests: Vec::new(),
         });
         self.by_id.insert(id.clone(), self.works.len() - 1);
-        self.works.len() - 1
+        Ok(self.works.len() - 1)
     }
 
     fn resolve(&mut self, drafts: &[(ContextId, Draft)]) -> Result<Vec<Resolved>, AppendError> {
@@ -281,7 +295,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
         for (i, (id, draft)) in drafts.iter().enumerate() {
             let at = match last {
                 Some((same, at)) if same == id => at,
-                _ => self.work(id),
+                _ => self.work(id)?,
             };
             last = Some((id, at));
             if let Some(request_id) = draft.request_id() {
@@ -351,7 +365,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
         let reused = || AppendError::RequestIdReused {
             request_id: request_id.to_owned(),
         };
-        if let Some(answered) = self.requests.get(&(work.number, key)) {
+        if let Some(answered) = self.requests.get(&(work.before.number, key)) {
             let first = &answered.draft;
             let same = first.request_id() == Some(request_id)
                 && draft.same_content(&first.header(0, 0, 0));
@@ -361,10 +375,14 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 Err(reused())
             };
         }
-        let Some(sequence) = self.state.request(work.number, &key) else {
+        let Some(sequence) = self
+            .state
+            .request(work.before.number, &key)
+            .map_err(StoreError::from)?
+        else {
             return Ok(None);
         };
-        let entry = self.state.entry(work.number, sequence)?;
+        let entry = self.state.entry(&work.before.id, sequence)?;
         let same = entry.request_id.as_deref() == Some(request_id)
             && entry.key == draft.key()
             && entry.metadata.as_ref() == draft.metadata()
@@ -439,7 +457,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 answer: answer.clone(),
                 draft,
             };
-            self.requests.insert((work.number, key), answered);
+            self.requests.insert((work.before.number, key), answered);
         } else {
             self.spent.push(draft);
         }
@@ -459,13 +477,13 @@ impl<'s, S: PlanState> Plan<'s, S> {
         {
             work.flush(at, group, runs);
         }
-        if work.tip.sequence == 0 {
+        if work.tip.sequence == 0 && !work.known {
             let (offset, body_len) = group.add(RecordType::Context, |out| {
-                super::body::put_context(work.number, &work.id, out);
+                super::body::put_context(work.before.number, &work.before.id, out);
             });
             let effect = Effect::Context {
-                number: work.number,
-                id: work.id.clone(),
+                number: work.before.number,
+                id: work.before.id.clone(),
             };
             self.effects.push((offset, body_len, effect));
         }
@@ -493,8 +511,11 @@ impl<'s, S: PlanState> Plan<'s, S> {
         for (at, work) in self.works.iter_mut().enumerate() {
             work.flush(at, &mut self.group, &mut self.runs);
         }
-        let works = self.works.into_iter();
-        let works = works.map(|work| (work.number, work.before)).collect();
+        let bases = self.works.iter();
+        let bases = bases.map(|work| (work.before.number, work.before.after.clone()));
+        let works = bases.collect();
+        let touched = self.works.into_iter().filter(|work| work.known);
+        let touched = touched.map(|work| work.before).collect();
         Planned {
             group: self.group,
             effects: self.effects,
@@ -502,6 +523,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 runs: self.runs,
                 works,
             },
+            touched,
             spent: self.spent,
         }
     }
@@ -523,7 +545,7 @@ impl Work {
         }
         let first = self.run.first();
         let (offset, body_len) = group.add(RecordType::Run, |out| {
-            out.extend_from_slice(&self.number.to_le_bytes());
+            out.extend_from_slice(&self.before.number.to_le_bytes());
             self.run.finish_into(out);
         });
         runs.push(PlannedRun {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 use super::body;
 use super::head_note::HeadNote;
-use super::index::Effect;
+use super::index::{ApplyError, Effect};
 use super::plan::Planned;
 use super::record::{Group, RecordType};
 use super::writer::Writer;
+use crate::directory::Update;
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::{Head, SignedHead, sign_head};
@@ -35,17 +36,14 @@ impl Writer {
             .signer
             .as_ref()
             .ok_or(StoreError::Refused("a mirror signs no heads"))?;
-        let published = {
+        let (published, update) = {
             let index = self.view.index();
-            let changes: Vec<_> = index
-                .changed()
-                .map(|c| (c.id.clone(), c.after.size(), c.after.root()))
-                .collect();
+            let failed = |reason: String| StoreError::Failed { reason };
             let update = index
-                .published
-                .update(&changes)
-                .map_err(|error| StoreError::Failed {
-                    reason: error.to_string(),
+                .update(&index.changes())
+                .map_err(|error| match error {
+                    ApplyError::Index(error) => error.into(),
+                    ApplyError::Log(error) => failed(error.to_string()),
                 })?;
             let before = index.published.head().map_or(0, |head| head.head().time_ns);
             let head = Head {
@@ -60,26 +58,23 @@ impl Writer {
             };
             // Whatever happens next, this epoch has been signed.
             self.next_epoch = self.next_epoch.saturating_add(1);
-            let note = sign_head(&head, signer).map_err(|error| StoreError::Failed {
-                reason: error.to_string(),
-            })?;
-            index.open_head(&note).map_err(|error| StoreError::Failed {
-                reason: error.to_string(),
-            })?
+            let note = sign_head(&head, signer).map_err(|error| failed(error.to_string()))?;
+            let head = index.open_head(&note);
+            (head.map_err(|error| failed(error.to_string()))?, update)
         };
-        self.put_head(published.clone())?;
+        self.put_head(published.clone(), update)?;
         self.epoch_at_stake = false;
         Ok(published)
     }
 
     /// Writes a head record as a group of its own, and `head.note` when due.
-    pub(super) fn put_head(&mut self, head: SignedHead) -> Result<(), StoreError> {
-        let covered = self.view.index().state_end;
+    pub(super) fn put_head(&mut self, head: SignedHead, update: Update) -> Result<(), StoreError> {
+        let covered = self.view.index().state_end();
         let note = head.note_bytes();
         let mut group = Group::new();
         let (offset, body_len) =
             group.add(RecordType::Head, |out| body::put_head(covered, &note, out));
-        let effects = vec![(offset, body_len, Effect::Head(Box::new(head)))];
+        let effects = vec![(offset, body_len, Effect::head(head, update))];
         self.commit(Planned::new(group, effects))?;
         let now = Instant::now();
         self.head_at = now;
@@ -114,7 +109,7 @@ impl Writer {
             let index = self.view.index();
             index
                 .changed()
-                .map(|c| (c.id.clone(), c.after.size(), c.after.root()))
+                .map(|state| (state.id.clone(), state.after.size(), state.after.root()))
                 .collect()
         };
         for (id, size, root) in changed {

@@ -23,12 +23,26 @@ pub(crate) enum Taken<T> {
 /// Why a request was not queued; it is given back.
 pub(crate) enum Refused<T> {
     Full(T),
+    /// The index has fallen too far behind.
+    Behind(T),
     Closed(T),
+}
+
+/// How requests that make the index grow are let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Hold {
+    #[default]
+    Open,
+    /// They wait, or are refused if they will not.
+    Wait,
+    /// They are refused: nobody can say for how long.
+    Refuse,
 }
 
 struct State<T> {
     waiting: VecDeque<(usize, T)>,
     bytes: usize,
+    hold: Hold,
     closed: bool,
 }
 
@@ -50,6 +64,7 @@ impl<T> Queue<T> {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 bytes: 0,
+                hold: Hold::Open,
                 closed: false,
             }),
             changed: Condvar::new(),
@@ -63,16 +78,21 @@ impl<T> Queue<T> {
     }
 
     /// Queues a request; waits for room if `wait`. A request that is larger
-    /// than the queue's bound is taken when the queue is empty.
+    /// than the queue's bound is taken when the queue is empty. One that costs
+    /// nothing is never held.
     pub(crate) fn push(&self, cost: usize, item: T, wait: bool) -> Result<(), Refused<T>> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return Err(Refused::Closed(item));
             }
+            let held = state.hold != Hold::Open && cost > 0;
+            if held && (state.hold == Hold::Refuse || !wait) {
+                return Err(Refused::Behind(item));
+            }
             let fits = state.waiting.len() < QUEUE_REQUESTS_MAX
                 && state.bytes.saturating_add(cost) <= QUEUE_BYTES_MAX;
-            if fits || state.waiting.is_empty() {
+            if !held && (fits || state.waiting.is_empty()) {
                 break;
             }
             if !wait {
@@ -138,6 +158,16 @@ impl<T> Queue<T> {
         drop(state);
         self.changed.notify_all();
         Taken::Some(taken)
+    }
+
+    /// Says how requests are let in from now on.
+    pub(crate) fn hold(&self, hold: Hold) {
+        let mut state = self.lock();
+        if state.hold != hold {
+            state.hold = hold;
+            drop(state);
+            self.changed.notify_all();
+        }
     }
 
     /// Refuses requests from now on; those that wait are still taken.

@@ -374,6 +374,12 @@ impl RecordHeader {
         }))
     }
 
+    /// The chain the record names, which only reading all before it verifies.
+    #[must_use]
+    pub(crate) fn stored_chain(&self) -> Short {
+        self.chain
+    }
+
     /// True for the first record of a group.
     #[must_use]
     pub(crate) fn is_first(&self) -> bool {
@@ -455,6 +461,11 @@ impl Group {
     #[must_use]
     pub(crate) fn len(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Where the last record starts, from the start of the group.
+    pub(crate) fn last_offset(&self) -> u64 {
+        self.records.last().map_or(0, |(start, _)| *start as u64)
     }
 
     /// True without records.

@@ -2,10 +2,13 @@
 //! crash left, and only then make anything visible.
 //!
 //! The order (`spec/05-store.md`, Opening):
-//! 1. temporary files are removed;
-//! 2. groups are read and replayed until the log ends at `end`;
+//! 1. temporary files are removed; the index is opened, if the log bears it
+//!    out (`keeper`);
+//! 2. groups behind what the index covers are read and replayed until the log
+//!    ends at `end`;
 //! 3. what vouches for a position beyond `end` (a valid record found by
-//!    scanning, the position in `head.note`, a following segment) makes the end
+//!    scanning, the position in `head.note`, what the index covers, a following
+//!    segment) makes the end
 //!    **damage**: nothing is cut, opening fails and names the place;
 //! 4. otherwise bytes after `end` are a **torn tail**: copied to `cut/`, cut;
 //! 5. groups nobody vouches for may be in the page cache only: they are
@@ -18,14 +21,16 @@ use std::sync::Arc;
 use super::body::{self, StoreRole};
 use super::disk::{Access, Disk, read_whole};
 use super::head_note::HeadNote;
-use super::index::{Inconsistency, Index};
-use super::log::{LogEnd, LogWriter, create_segment, new_segment};
+use super::index::Index;
+use super::log::{LogEnd, LogReader, LogWriter, create_segment, new_segment};
 use super::record::{Group, Position, RecordHeader, RecordType, Short};
+use super::replay::{ReplayError, first_group};
 use super::scan::{
     LOG_DIR, LogScan, OpenSegment, SEGMENT_HEADER_LEN, ScannedGroup, Stop, segment_name,
     segment_number,
 };
 use super::{Damage, StoreError, StoreOptions};
+use crate::encoding::DecodeError;
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::note::VerifierKey;
 
@@ -92,11 +97,22 @@ pub(crate) fn list_segments(disk: &dyn Disk) -> Result<Segments, StoreError> {
 
 /// Sees every group after it was replayed; an error ends the replay.
 pub(crate) type Observe<'o> =
-    dyn FnMut(&Index, &ScannedGroup) -> Result<(), (Position, Inconsistency)> + 'o;
+    dyn FnMut(&mut Index, &ScannedGroup, u64) -> Result<(), ReplayError> + 'o;
 
-/// Steps 2 and 3, without writing anything.
+/// Where a replay starts, and what is known beforehand.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// An index over a checkpoint; none to read the log from its beginning.
+    pub(crate) index: Option<Index>,
+    /// The log was durable up to here, says an index that was thrown away.
+    pub(crate) voucher: Position,
+    /// Heads behind this are passed over.
+    pub(crate) heads_through: Option<Position>,
+}
+
+/// Steps 2 and 3 from the beginning, without writing anything.
 pub(crate) fn replay(disk: &dyn Disk) -> Result<Replayed, StoreError> {
-    let (replayed, verdict) = replay_with(disk, None, &mut |_, _| Ok(()))?;
+    let (replayed, verdict) = replay_with(disk, Start::default(), &mut |_, _, _| Ok(()))?;
     verdict.map(|()| replayed)
 }
 
@@ -107,48 +123,60 @@ pub(crate) fn replay_to_read(disk: &dyn Disk) -> Result<Replayed, StoreError> {
     if replayed.index.role == StoreRole::Mirror || replayed.head_end <= replayed.vouched {
         return Ok(replayed);
     }
-    let (replayed, verdict) = replay_with(disk, Some(replayed.vouched), &mut |_, _| Ok(()))?;
+    let start = Start {
+        heads_through: Some(replayed.vouched),
+        ..Start::default()
+    };
+    let (replayed, verdict) = replay_with(disk, start, &mut |_, _, _| Ok(()))?;
     verdict.map(|()| replayed)
 }
 
-/// The same, for audits: also hands out what could be read of a log that is
-/// damaged or contradicts itself. The outer error means that nothing could.
+/// Reads the log where `start` says. Also hands out what could be read of a log
+/// that is damaged or contradicts itself, for audits. The outer error means
+/// that nothing could.
 pub(crate) fn replay_with(
     disk: &dyn Disk,
-    heads_through: Option<Position>,
+    start: Start,
     observe: &mut Observe<'_>,
 ) -> Result<(Replayed, Result<(), StoreError>), StoreError> {
     let read = |error| StoreError::io("read the log", error);
     let segments = list_segments(disk)?;
     // Before the log: a running writer only ever makes the log longer.
     let head_note = HeadNote::read(disk)?;
-    let mut scan = LogScan::start(disk, segments.contiguous)
-        .map_err(read)?
-        .map_err(|error| StoreError::Corrupt {
-            position: Position::new(1, 0),
-            error,
-        })?;
-    let group = scan
-        .next_group()
-        .map_err(read)?
-        .ok_or(StoreError::NotAStore)?;
-    let inconsistent =
-        |(position, error): (Position, Inconsistency)| StoreError::Inconsistent { position, error };
-    let index = first_group(&group).map_err(inconsistent)?;
+    let (mut scan, index, first) = if let Some(index) = start.index {
+        let cover = index.cover();
+        check_sealed(disk, segments, cover.end)?;
+        let scan = LogScan::from(disk, segments.contiguous, cover.end, cover.chain);
+        (unreadable(scan, cover.end.segment())?, index, None)
+    } else {
+        let mut scan = unreadable(LogScan::start(disk, segments.contiguous), 1)?;
+        let first = scan.next_group().map_err(read)?;
+        let first = first.ok_or(StoreError::NotAStore)?;
+        (scan, first_group(&first)?, Some(first))
+    };
     let mut replay = Replay {
-        index,
         vouched: scan.end(),
         content_end: scan.end(),
         head_end: Position::default(),
-        heads_through,
-        note_seen: None,
+        heads_through: start.heads_through,
+        voucher: start.voucher,
+        note_seen: match &head_note {
+            Some(note) if first.is_none() && note.position <= scan.end() => {
+                Some(is_in_log(note, &LogReader::over(disk)))
+            }
+            _ => None,
+        },
         head_note,
+        index,
         verdict: Ok(()),
     };
-    let mut next = Some(group);
+    let mut next = match first {
+        Some(first) => Some(first),
+        None => scan.next_group().map_err(read)?,
+    };
     while let Some(group) = next {
-        if let Err(error) = replay.take(&group, scan.end(), observe) {
-            replay.verdict = Err(inconsistent(error));
+        if let Err(error) = replay.take(&group, &scan, observe) {
+            replay.verdict = Err(error.verdict()?);
             break;
         }
         next = scan.next_group().map_err(read)?;
@@ -165,29 +193,64 @@ pub(crate) fn replay_with(
             });
         }
     }
-    let Replay {
-        index,
-        vouched,
-        content_end,
-        head_end,
-        head_note,
-        verdict,
-        ..
-    } = replay;
-    let vouched = vouched.max(head_note.as_ref().map_or(vouched, |note| note.position));
-    let replayed = Replayed {
-        index,
-        end: scan.end(),
-        chain: scan.chain(),
-        stop: scan.stop().cloned().unwrap_or(Stop::EndOfFile),
-        vouched,
-        content_end,
-        head_end,
-        bytes_read: scan.bytes_read(),
-        segment: scan.into_segment(),
-        head_note,
+    Ok(replay.finish(scan))
+}
+
+/// Segments that are not read must be there, each continuing the one before it:
+/// its header names the chain and the end that the seal before it has.
+fn check_sealed(disk: &dyn Disk, segments: Segments, covered: Position) -> Result<(), StoreError> {
+    let damage = |number: u32, reason: String| {
+        let position = Position::new(number, 0);
+        let vouched = covered;
+        StoreError::Damaged(Damage {
+            position,
+            vouched,
+            reason,
+        })
     };
-    Ok((replayed, verdict))
+    if segments.contiguous < covered.segment() {
+        let missing = segments.contiguous + 1;
+        return Err(damage(missing, "the segment is missing".into()));
+    }
+    let log = LogReader::over(disk);
+    for number in 2..=covered.segment() {
+        let header = log.header(number)?;
+        let seal = header.previous_end.offset().checked_sub(64);
+        let seal = seal.map(|offset| Position::new(number - 1, offset));
+        let before = seal.and_then(|seal| log.cover_at(seal).ok());
+        let continues = before.is_some_and(|before| {
+            (before.end, before.chain) == (header.previous_end, header.chain)
+        });
+        if !continues || header.store_id != log.header(1)?.store_id {
+            let reason = "the segment does not continue the one before it";
+            return Err(damage(number, reason.into()));
+        }
+    }
+    Ok(())
+}
+
+/// A scan that could not even start is an error of its first segment.
+fn unreadable(
+    scan: io::Result<Result<LogScan<'_>, DecodeError>>,
+    segment: u32,
+) -> Result<LogScan<'_>, StoreError> {
+    scan.map_err(|error| StoreError::io("read the log", error))?
+        .map_err(|error| StoreError::Corrupt {
+            position: Position::new(segment, 0),
+            error,
+        })
+}
+
+/// True if the log has the head record that `note` names. Its place follows
+/// from its length.
+fn is_in_log(note: &HeadNote, log: &LogReader<&dyn Disk>) -> bool {
+    let body = (8 + note.note.len()).next_multiple_of(RECORD_HEADER_BYTES);
+    let start = u32::try_from(RECORD_HEADER_BYTES + body)
+        .ok()
+        .and_then(|len| note.position.offset().checked_sub(len))
+        .map(|offset| Position::new(note.position.segment(), offset));
+    let cover = start.and_then(|start| log.cover_at(start).ok());
+    cover.is_some_and(|cover| (cover.end, cover.chain) == (note.position, note.chain))
 }
 
 /// A replay under way.
@@ -198,6 +261,8 @@ struct Replay {
     head_end: Position,
     /// Heads behind this are passed over.
     heads_through: Option<Position>,
+    /// What an index that was thrown away covered.
+    voucher: Position,
     head_note: Option<HeadNote>,
     /// Whether the chain at `head.note`'s position is the one it names.
     note_seen: Option<bool>,
@@ -208,9 +273,9 @@ impl Replay {
     fn take(
         &mut self,
         group: &ScannedGroup,
-        scan_end: Position,
+        scan: &LogScan<'_>,
         observe: &mut Observe<'_>,
-    ) -> Result<(), (Position, Inconsistency)> {
+    ) -> Result<(), ReplayError> {
         let kinds = || group.records.iter().map(|r| r.header.kind);
         let head = kinds().any(|kind| kind == RecordType::Head);
         if head {
@@ -223,14 +288,14 @@ impl Replay {
         {
             self.index.replay(group)?;
         }
-        observe(&self.index, group)?;
+        observe(&mut self.index, group, scan.bytes_read())?;
         self.vouched = self.vouched.max(group.synced_through);
         if !group.is_mark() {
             self.content_end = group.end;
         }
-        if scan_end.segment() > group.end.segment() {
+        if scan.end().segment() > group.end.segment() {
             // A segment is made only when the one before it is durable.
-            self.vouched = self.vouched.max(scan_end);
+            self.vouched = self.vouched.max(scan.end());
         }
         if let Some(note) = &self.head_note
             && note.position == group.end
@@ -238,6 +303,23 @@ impl Replay {
             self.note_seen = Some(note.chain == group.chain);
         }
         Ok(())
+    }
+
+    fn finish(self, scan: LogScan<'_>) -> (Replayed, Result<(), StoreError>) {
+        let noted = self.head_note.as_ref().map(|note| note.position);
+        let replayed = Replayed {
+            vouched: noted.map_or(self.vouched, |noted| self.vouched.max(noted)),
+            index: self.index,
+            end: scan.end(),
+            chain: scan.chain(),
+            stop: scan.stop().cloned().unwrap_or(Stop::EndOfFile),
+            content_end: self.content_end,
+            head_end: self.head_end,
+            bytes_read: scan.bytes_read(),
+            segment: scan.into_segment(),
+            head_note: self.head_note,
+        };
+        (replayed, self.verdict)
     }
 
     /// A writer beside us may have written on while we read: what vouches for
@@ -259,8 +341,8 @@ impl Replay {
             let Some(group) = scan.next_group().map_err(read)? else {
                 return Ok(());
             };
-            if let Err((position, error)) = self.take(&group, scan.end(), observe) {
-                self.verdict = Err(StoreError::Inconsistent { position, error });
+            if let Err(error) = self.take(&group, scan, observe) {
+                self.verdict = Err(error.verdict()?);
                 return Ok(());
             }
         }
@@ -283,6 +365,9 @@ impl Replay {
             .map_err(|error| StoreError::io("search the end of the log", error))?;
         if scanned > beyond {
             (beyond, witness) = (scanned, "a record after it");
+        }
+        if self.voucher > beyond {
+            (beyond, witness) = (self.voucher, "the index");
         }
         if let Some(note) = &self.head_note {
             if note.position > beyond {
@@ -335,23 +420,6 @@ fn highest_voucher(segment: &OpenSegment, end: Position) -> io::Result<Position>
             return Ok(highest);
         }
     }
-}
-
-/// The first record of the log says whose it is.
-pub(crate) fn first_group(group: &ScannedGroup) -> Result<Index, (Position, Inconsistency)> {
-    let none = (
-        group.start,
-        Inconsistency::Rule("the first record is not a store record"),
-    );
-    let Some(record) = group.records.first() else {
-        return Err(none);
-    };
-    if record.header.kind != RecordType::Store {
-        return Err(none);
-    }
-    let (role, origin) = body::get_store(group.body(record))
-        .map_err(|error| (record.position, Inconsistency::Decode(error)))?;
-    Ok(Index::new(role, origin))
 }
 
 impl Replayed {
@@ -567,8 +635,7 @@ pub(crate) fn peek(disk: &dyn Disk) -> Result<(StoreRole, VerifierKey), StoreErr
         .next_group()
         .map_err(|error| StoreError::io("read the log", error))?;
     let group = group.ok_or(StoreError::NotAStore)?;
-    let index = first_group(&group)
-        .map_err(|(position, error)| StoreError::Inconsistent { position, error })?;
+    let index = first_group(&group)?;
     Ok((index.role, index.origin))
 }
 

@@ -227,6 +227,28 @@ impl<'d> LogScan<'d> {
         }))
     }
 
+    /// Goes on where a group ends with this chain. The inner error means that
+    /// the segment is unreadable.
+    pub(crate) fn from(
+        disk: &'d dyn Disk,
+        last_segment: u32,
+        end: Position,
+        chain: Short,
+    ) -> io::Result<Result<Self, DecodeError>> {
+        let opened = open_segment(disk, end.segment(), Access::Read)?;
+        Ok(opened.map(|segment| Self {
+            disk,
+            last_segment,
+            segment,
+            window: Window::default(),
+            end,
+            chain,
+            stop: None,
+            stopped_at: end,
+            bytes_read: 0,
+        }))
+    }
+
     /// The end of the last complete group.
     pub(crate) fn end(&self) -> Position {
         self.end

@@ -9,9 +9,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::StoreError;
 use super::body::{self, StoreRole};
-use super::index::{Context, Index, Location};
+use super::index::{
+    Below, ContextState, ContextView, Index, IndexError, LayeredTiles, Location, RunPlace, key_hash,
+};
 use super::log::LogReader;
 use super::record::RecordType;
+use crate::directory::path::{Found, find};
 use crate::directory::{Node, Opening, ReadDirectory, Slot};
 use crate::encoding::DecodeError;
 use crate::entry::{ContextId, Entry, leaf_hash};
@@ -21,9 +24,7 @@ use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
 use crate::note::VerifierKey;
 use crate::run::{Accumulator, Run};
 use crate::tree::nodes::read_root;
-use crate::tree::{
-    BuildError, LeafIndex, NodeId, ReadNodes, TiledError, TiledNodes, Tiles, TreeSize,
-};
+use crate::tree::{BuildError, LeafIndex, NodeId, ReadNodes, TiledError, TiledNodes, TreeSize};
 
 /// Entries of a page, at most: bounds the memory of one read.
 const PAGE_ENTRIES_MAX: usize = 4096;
@@ -31,6 +32,13 @@ const PAGE_ENTRIES_MAX: usize = 4096;
 const PAGE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of runs a filtered read looks at before it returns with what it has.
 const PAGE_SCAN_BYTES_MAX: u64 = 64 << 20;
+/// What passing over a run counts for in a filtered read.
+const RUN_ROW_COST_BYTES: u64 = 64;
+/// Names looked at in one step while contexts are listed.
+const NAMES_STEP_MAX: usize = 1024;
+/// Looks at the newest head before a directory that changes all the time is
+/// given up on.
+const HEAD_LOOKS_MAX: usize = 8;
 
 /// A context, its size, and its root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,17 +100,17 @@ impl View {
         self.index().published.head().cloned()
     }
 
-    /// Entries and contexts that this view shows.
+    /// Contexts and entries that this view shows.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
         let index = self.index();
-        let sizes = index.contexts().iter().map(|c| visible_size(&index, c));
-        let (mut contexts, mut entries) = (0u64, 0u64);
-        for size in sizes.filter(|size| *size > 0) {
-            contexts += 1;
-            entries = entries.saturating_add(size);
+        match index.role {
+            StoreRole::Own => (index.context_count(), index.entries),
+            StoreRole::Mirror => {
+                let head = index.published.head().map(SignedHead::head);
+                head.map_or((0, 0), |head| (head.contexts, head.entries))
+            }
         }
-        (contexts, entries)
     }
 
     /// Contexts after `after` (by name), at most `limit` of them.
@@ -111,45 +119,126 @@ impl View {
         after: Option<&ContextId>,
         limit: usize,
     ) -> Result<Vec<ContextInfo>, StoreError> {
-        let mut found: Vec<(ContextId, u64)> = {
+        let mut found = Vec::new();
+        let mut after = after.cloned();
+        loop {
+            let step = limit.saturating_sub(found.len()).min(NAMES_STEP_MAX);
+            let names = self.names_after(after.as_ref(), step)?;
+            let Some(last) = names.last().cloned() else {
+                return Ok(found);
+            };
+            after = Some(last);
+            for id in names {
+                found.extend(self.context(&id)?);
+            }
+        }
+    }
+
+    /// Names after `after`, in order, at most `limit` of them.
+    fn names_after(
+        &self,
+        after: Option<&ContextId>,
+        limit: usize,
+    ) -> Result<Vec<ContextId>, StoreError> {
+        let (mut names, below) = {
             let index = self.index();
-            let all = index
-                .contexts()
-                .iter()
-                .map(|c| (c.id.clone(), visible_size(&index, c)));
-            all.filter(|(id, size)| *size > 0 && after.is_none_or(|a| id > a))
-                .collect()
+            let newest = index.tail.names_after(after).take(limit).cloned();
+            (newest.collect::<Vec<_>>(), index.below.clone())
         };
-        found.sort_unstable();
-        found.truncate(limit);
-        found
-            .into_iter()
-            .map(|(id, size)| {
-                let root = self.root_at(&id, size)?;
-                Ok(ContextInfo { id, size, root })
-            })
-            .collect()
+        names.extend(below.names_after(after, limit)?);
+        names.sort_unstable();
+        names.dedup();
+        names.truncate(limit);
+        Ok(names)
+    }
+
+    /// A context as it is now; later changes do not show in it.
+    fn look_up(&self, id: &ContextId) -> Result<Option<ContextView>, StoreError> {
+        let below: Below = {
+            let index = self.index();
+            if let Some(touched) = index.touched_view(id) {
+                return Ok(Some(touched));
+            }
+            index.below.clone()
+        };
+        let state = below.by_id(id)?;
+        Ok(state.map(|state| below.view(state, None)))
+    }
+
+    /// The state of a context, entries that are not visible yet included.
+    pub(crate) fn state(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
+        let below = {
+            let index = self.index();
+            if let Some(number) = index.tail.number(id) {
+                let context = index.tail.context(number);
+                return Ok(context.map(|context| context.state.clone()));
+            }
+            index.below.clone()
+        };
+        below.by_id(id)
+    }
+
+    /// Entries of a context that this view shows.
+    fn visible_size(&self, view: &ContextView) -> Result<u64, StoreError> {
+        match self.role() {
+            StoreRole::Own => Ok(view.state.after.size()),
+            StoreRole::Mirror => Ok(self.signed_entries(&view.state.id)?.unwrap_or(0)),
+        }
+    }
+
+    /// Entries of a context in the newest head. A head that is replaced while
+    /// its directory is read may take the nodes with it: then the newer one
+    /// answers.
+    fn signed_entries(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
+        let path = id.path();
+        let root = || self.index().published.root();
+        let mut newest = root();
+        for _ in 0..HEAD_LOOKS_MAX {
+            match find(self, &newest, &path) {
+                Ok(Found::Present { entries, .. }) => return Ok(Some(entries)),
+                Ok(Found::Absent { .. }) => return Ok(None),
+                Err(crate::directory::LoadError::Read(error)) => return Err(error),
+                Err(error) => {
+                    let now = root();
+                    if now == newest {
+                        return Err(self.lose(&error.to_string()));
+                    }
+                    newest = now;
+                }
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    /// Says that the index is wanting.
+    fn lose(&self, reason: &str) -> StoreError {
+        self.index().below.lose(reason);
+        StoreError::IndexLost {
+            reason: reason.to_owned(),
+        }
     }
 
     /// Size and root of one context, if it has entries.
     pub fn context(&self, id: &ContextId) -> Result<Option<ContextInfo>, StoreError> {
-        let Some(size) = self.size(id) else {
+        let Some(view) = self.look_up(id)? else {
             return Ok(None);
         };
-        let root = self.root_at(id, size)?;
-        Ok(Some(ContextInfo {
-            id: id.clone(),
-            size,
-            root,
-        }))
+        let size = self.visible_size(&view)?;
+        if size == 0 {
+            return Ok(None);
+        }
+        let root = self.root_of(&view, size)?;
+        let id = id.clone();
+        Ok(Some(ContextInfo { id, size, root }))
     }
 
     /// Entries of a context, if it has any.
-    #[must_use]
-    pub fn size(&self, id: &ContextId) -> Option<u64> {
-        let index = self.index();
-        let size = visible_size(&index, index.by_id(id)?);
-        (size > 0).then_some(size)
+    pub fn size(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
+        let Some(view) = self.look_up(id)? else {
+            return Ok(None);
+        };
+        let size = self.visible_size(&view)?;
+        Ok((size > 0).then_some(size))
     }
 
     /// Entries with sequences above `after`, at most `limit` (0 for as many as
@@ -161,27 +250,36 @@ impl View {
         limit: usize,
         key: Option<&str>,
     ) -> Result<Page, StoreError> {
+        let Some(view) = self.look_up(id)? else {
+            return Ok(Page::default());
+        };
         let mut page = Page {
-            size: self.size(id).unwrap_or(0),
+            size: self.visible_size(&view)?,
             ..Page::default()
         };
-        let limit = if limit == 0 {
-            PAGE_ENTRIES_MAX
-        } else {
-            limit.min(PAGE_ENTRIES_MAX)
+        let limit = match limit {
+            0 => PAGE_ENTRIES_MAX,
+            limit => limit.min(PAGE_ENTRIES_MAX),
         };
+        let wanted = key.map(key_hash);
         let (mut at, mut bytes, mut scanned) = (after, 0usize, 0u64);
         while at < page.size {
             if page.entries.len() >= limit || scanned >= PAGE_SCAN_BYTES_MAX {
                 page.next_after = at;
                 return Ok(page);
             }
-            let Some((_, last, location)) = self.run_at(id, at + 1) else {
+            let Some(run) = view.run_of(at + 1)? else {
                 break;
             };
-            let run = self.log.body(location, RecordType::Run)?;
-            scanned += u64::from(location.body_len);
-            for entry in self.entries_of(location, &run, at, page.size, key)? {
+            if wanted.is_some_and(|hash| !run.keys.may_hold(hash)) {
+                // What a run's row costs to pass over.
+                scanned += RUN_ROW_COST_BYTES;
+                at = run.last;
+                continue;
+            }
+            let body = self.run_body(&view, &run)?;
+            scanned += u64::from(run.at.body_len);
+            for entry in self.entries_of(run.at, &body, at, page.size, key)? {
                 let entry = entry?;
                 bytes += entry.payload.len();
                 at = entry.sequence;
@@ -191,9 +289,21 @@ impl View {
                     return Ok(page);
                 }
             }
-            at = last;
+            at = run.last;
         }
         Ok(page)
+    }
+
+    /// The body of a run's record, if the record is the one that the index
+    /// means.
+    fn run_body(&self, view: &ContextView, run: &RunPlace) -> Result<Vec<u8>, StoreError> {
+        let body = self.log.body(run.at, RecordType::Run)?;
+        let (number, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
+        let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
+        if (number, stored.first(), stored.last()) != (view.state.number, run.first, run.last) {
+            return Err(self.lose("the index names another run"));
+        }
+        Ok(body)
     }
 
     /// One entry.
@@ -208,15 +318,6 @@ impl View {
             .filter(|e| e.sequence == sequence))
     }
 
-    /// The run that holds a sequence: first, last, place.
-    fn run_at(&self, id: &ContextId, sequence: u64) -> Option<(u64, u64, Location)> {
-        let index = self.index();
-        let context = index.by_id(id)?;
-        let at = context.run_of(sequence)?;
-        let run = context.runs.get(at)?;
-        Some((run.first, context.last_of(at), run.at))
-    }
-
     /// Entries of a stored run in `after+1..=size` with their payloads, each
     /// verified.
     fn entries_of<'a>(
@@ -227,16 +328,12 @@ impl View {
         size: u64,
         key: Option<&'a str>,
     ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + 'a, StoreError> {
-        let corrupt = move |error| StoreError::Corrupt {
-            position: location.position,
-            error,
-        };
-        let (_, run) = body::get_run(body).map_err(corrupt)?;
-        let run = Run::decode(run).map_err(corrupt)?;
+        let (_, run) = body::get_run(body).map_err(|e| corrupt(location, e))?;
+        let run = Run::decode(run).map_err(|e| corrupt(location, e))?;
         Ok(run.entries().filter_map(move |entry| {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => return Some(Err(corrupt(error))),
+                Err(error) => return Some(Err(corrupt(location, error))),
             };
             let header = &entry.header;
             let wanted = header.sequence > after
@@ -260,25 +357,31 @@ impl View {
         }))
     }
 
+    /// Where a payload lies.
+    fn payload_at(&self, hash: &Hash) -> Result<Option<Location>, StoreError> {
+        let below = {
+            let index = self.index();
+            if let Some(at) = index.tail.payloads.get(hash) {
+                return Ok(Some(*at));
+            }
+            index.below.clone()
+        };
+        Ok(below.payload(hash)?)
+    }
+
     /// A payload record, verified against its hash.
     fn stored_payload(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
-        let location = self.index().payload(hash);
-        let location = location.ok_or(StoreError::PayloadMismatch {
-            sequence: 0,
-            hash: *hash,
-        })?;
+        let Some(location) = self.payload_at(hash)? else {
+            return Err(self.lose("a payload is missing in the index"));
+        };
         let mut body = self.log.body(location, RecordType::Payload)?;
-        let stored = body::get_payload(&body).map_err(|error| StoreError::Corrupt {
-            position: location.position,
-            error,
-        })?;
-        if stored.0 != *hash || hash::content(stored.1) != *hash {
+        let stored = body::get_payload(&body).map_err(|e| corrupt(location, e))?;
+        if stored.0 != *hash {
+            return Err(self.lose("the index names another payload"));
+        }
+        if hash::content(stored.1) != *hash {
             let what = "a payload does not match its hash";
-            let error = DecodeError::Invalid { what };
-            return Err(StoreError::Corrupt {
-                position: location.position,
-                error,
-            });
+            return Err(corrupt(location, DecodeError::Invalid { what }));
         }
         body.drain(..Hash::LEN);
         Ok(body)
@@ -286,7 +389,7 @@ impl View {
 
     /// True if a payload is stored and its bytes verify now.
     pub(crate) fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError> {
-        if self.index().payload(hash).is_none() {
+        if self.payload_at(hash)?.is_none() {
             return Ok(false);
         }
         match self.stored_payload(hash) {
@@ -298,37 +401,37 @@ impl View {
 
     /// The root of a context at a size it has or had.
     pub fn root_at(&self, id: &ContextId, size: u64) -> Result<Hash, StoreError> {
-        let (newest, tiles) = {
-            let index = self.index();
-            let context = index
-                .by_id(id)
-                .ok_or(StoreError::Refused("no such context"))?;
-            if context.after.size() == size {
-                return Ok(context.after.root());
-            }
-            (context.after.size(), context.tiles.clone())
-        };
+        let view = self.look_up(id)?;
+        let view = view.ok_or(StoreError::Refused("no such context"))?;
+        self.root_of(&view, size)
+    }
+
+    fn root_of(&self, view: &ContextView, size: u64) -> Result<Hash, StoreError> {
+        let newest = view.state.after.size();
+        if newest == size {
+            return Ok(view.state.after.root());
+        }
         if size > newest {
             return Err(StoreError::Refused("the context is smaller"));
         }
-        read_root(TreeSize::new(size), &self.nodes(id, &tiles)).map_err(from_build)
+        read_root(TreeSize::new(size), &self.nodes(view)).map_err(from_build)
     }
 
     /// All complete nodes of a context's tree.
     fn nodes<'a>(
         &'a self,
-        id: &'a ContextId,
-        tiles: &'a Tiles,
+        view: &'a ContextView,
     ) -> impl ReadNodes<Error = TiledError<StoreError>> + 'a {
-        TiledNodes::new(tiles, move |first: LeafIndex, count: usize| {
-            self.leaves(id, first, count)
-        })
+        TiledNodes::new(
+            LayeredTiles::new(view),
+            move |first: LeafIndex, count: usize| self.leaves(view, first, count),
+        )
     }
 
     /// Leaf hashes, recomputed from stored headers.
     fn leaves(
         &self,
-        id: &ContextId,
+        view: &ContextView,
         first: LeafIndex,
         count: usize,
     ) -> Result<Vec<Hash>, StoreError> {
@@ -336,39 +439,33 @@ impl View {
         let mut sequence = first.get() + 1;
         let end = first.get().saturating_add(count as u64);
         while sequence <= end {
-            let Some((_, last, location)) = self.run_at(id, sequence) else {
+            let Some(run) = view.run_of(sequence)? else {
                 break;
             };
-            let body = self.log.body(location, RecordType::Run)?;
-            let corrupt = |error| StoreError::Corrupt {
-                position: location.position,
-                error,
-            };
-            let (_, run) = body::get_run(&body).map_err(corrupt)?;
-            for entry in Run::decode(run).map_err(corrupt)?.entries() {
-                let entry = entry.map_err(corrupt)?;
-                if (sequence..=end).contains(&entry.header.sequence) {
-                    leaves.push(leaf_hash(entry.header_bytes));
+            let body = self.run_body(view, &run)?;
+            let (_, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
+            let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
+            for (at, header) in (run.first..).zip(stored.headers()) {
+                if (sequence..=end).contains(&at) {
+                    leaves.push(leaf_hash(header));
                 }
             }
-            sequence = last + 1;
+            sequence = run.last + 1;
         }
         Ok(leaves)
     }
 }
 
-/// An own store shows all that is durable, a mirror what its complete head
-/// covers.
-fn visible_size(index: &Index, context: &Context) -> u64 {
-    match index.role {
-        StoreRole::Own => context.after.size(),
-        StoreRole::Mirror => context.signed_size,
+fn corrupt(at: Location, error: DecodeError) -> StoreError {
+    StoreError::Corrupt {
+        position: at.position,
+        error,
     }
 }
 
 fn from_build(error: BuildError<TiledError<StoreError>>) -> StoreError {
     match error {
-        BuildError::Read(TiledError::Leaves(error)) => error,
+        BuildError::Read(TiledError::Read(error)) => error,
         _ => StoreError::Refused("a tree node is not there"),
     }
 }
@@ -390,11 +487,9 @@ impl ReadLedger for View {
             let Slot::Entry { path, entries, .. } = *slot else {
                 continue;
             };
-            let id = self
-                .index()
-                .by_path(&path)
-                .map(|context| context.id.clone());
-            let id = id.ok_or(StoreError::Refused("a directory entry of no context"))?;
+            let Some(id) = self.name_of_path(&path)? else {
+                return Err(self.lose("a directory entry of no context"));
+            };
             let root = self.root_at(&id, entries)?;
             openings.push(Opening {
                 id: id.as_str().to_owned(),
@@ -406,8 +501,7 @@ impl ReadLedger for View {
     }
 
     fn signed_size(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
-        let size = self.index().by_id(id).map(|context| context.signed_size);
-        Ok(size.filter(|size| *size > 0))
+        self.signed_entries(id)
     }
 
     fn runs(
@@ -417,56 +511,40 @@ impl ReadLedger for View {
         size: u64,
         bytes_max: usize,
     ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
-        let mut places = Vec::new();
-        {
-            let index = self.index();
-            let Some(context) = index.by_id(id) else {
-                return Ok(None);
-            };
-            let run_ends = |sequence: u64| {
-                sequence == 0
-                    || context
-                        .run_of(sequence)
-                        .is_some_and(|at| context.last_of(at) == sequence)
-            };
-            if size > context.signed_size || after >= size || !run_ends(after) || !run_ends(size) {
-                return Ok(None);
-            }
-            let mut at = context.run_of(after + 1);
-            let mut bytes = 0usize;
-            while let Some(run) = at.and_then(|at| context.runs.get(at)) {
-                bytes = bytes.saturating_add(run.at.body_len as usize);
-                if run.first > size || (!places.is_empty() && bytes > bytes_max) {
-                    break;
-                }
-                places.push(run.at);
-                at = at.map(|at| at + 1);
-            }
+        let Some(view) = self.look_up(id)? else {
+            return Ok(None);
+        };
+        let signed = self.signed_entries(id)?.unwrap_or(0);
+        if size > signed || after >= size || !view.run_ends(after)? || !view.run_ends(size)? {
+            return Ok(None);
         }
-        let mut runs = Vec::with_capacity(places.len());
-        for location in places {
-            let mut body = self.log.body(location, RecordType::Run)?;
+        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
+        while at < size {
+            let Some(run) = view.run_of(at + 1)? else {
+                break;
+            };
+            bytes = bytes.saturating_add(run.at.body_len as usize);
+            if !runs.is_empty() && bytes > bytes_max {
+                break;
+            }
+            let mut body = self.run_body(&view, &run)?;
             body.drain(..8.min(body.len()));
             runs.push(body);
+            at = run.last;
         }
         Ok(Some(runs))
     }
 
     fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
-        let tiles = {
-            let index = self.index();
-            let context = index
-                .by_id(id)
-                .ok_or(StoreError::Refused("no such context"))?;
-            context.tiles.clone()
-        };
-        self.nodes(id, &tiles)
+        let view = self.look_up(id)?;
+        let view = view.ok_or(StoreError::Refused("no such context"))?;
+        self.nodes(&view)
             .read_nodes(nodes)
             .map_err(|error| from_build(BuildError::Read(error)))
     }
 
     fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.index().payload(hash).is_none() {
+        if self.payload_at(hash)?.is_none() {
             return Ok(None);
         }
         self.stored_payload(hash).map(Some)
@@ -477,10 +555,14 @@ impl ReadDirectory for View {
     type Error = StoreError;
 
     fn directory_node(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.index().published.directory_node(hash) {
-            Ok(node) => Ok(node),
-            Err(never) => match never {},
-        }
+        let below = {
+            let index = self.index();
+            if let Some(node) = index.newest_node(hash) {
+                return Ok(Some(node));
+            }
+            index.below.clone()
+        };
+        Ok(below.directory_node(hash)?)
     }
 }
 
@@ -496,11 +578,8 @@ impl ReadMirror for View {
     }
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, StoreError> {
-        Ok(self
-            .index()
-            .by_id(id)
-            .map(|context| context.after.clone())
-            .unwrap_or_default())
+        let state = self.state(id)?;
+        Ok(state.map(|state| state.after).unwrap_or_default())
     }
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
@@ -511,10 +590,23 @@ impl ReadMirror for View {
 impl View {
     /// Every leaf of a context up to `size`, recomputed from stored headers.
     pub(crate) fn all_leaves(&self, id: &ContextId, size: u64) -> Result<Vec<Hash>, StoreError> {
-        self.leaves(
-            id,
-            LeafIndex::new(0),
-            usize::try_from(size).unwrap_or(usize::MAX),
-        )
+        let count = usize::try_from(size).unwrap_or(usize::MAX);
+        match self.look_up(id)? {
+            Some(view) => self.leaves(&view, LeafIndex::new(0), count),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The context of a directory entry.
+    fn name_of_path(&self, path: &Hash) -> Result<Option<ContextId>, StoreError> {
+        let below = {
+            let index = self.index();
+            if let Some(number) = index.tail.by_path(path) {
+                let context = index.tail.context(number);
+                return Ok(context.map(|context| context.state.id.clone()));
+            }
+            index.below.clone()
+        };
+        Ok(below.name_of_path(path)?)
     }
 }

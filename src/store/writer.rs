@@ -17,7 +17,8 @@ use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::head_note::HeadNote;
-use super::index::{Index, RequestKey};
+use super::index::{ApplyError, ContextState, Index, IndexError, RequestKey};
+use super::indexer::{Indexer, hold};
 use super::ingest::{IngestPlan, openings_of};
 use super::log::{LogWriter, WriteError};
 use super::plan::{Answer, Hashed, Plan, PlanState, Planned};
@@ -31,8 +32,8 @@ use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, SeenHead};
+use crate::limits::{TAIL_FOLD_BYTES, UNCOVERED_LOG_BYTES};
 use crate::note::SignerKey;
-use crate::run::Accumulator;
 
 /// Requests taken into one group.
 const GROUP_REQUESTS_MAX: usize = 1024;
@@ -40,31 +41,25 @@ const GROUP_REQUESTS_MAX: usize = 1024;
 pub(super) const GROUP_COST_BYTES_MAX: usize = 16 << 20;
 /// Quiet after which a group gets a voucher.
 const MARK_AFTER: Duration = Duration::from_millis(100);
+
 /// Planning reads through the view: look-ups in the index, verified reads of
 /// what it points to.
 impl PlanState for View {
-    fn context(&self, id: &ContextId) -> Option<(u64, Accumulator)> {
-        let index = self.index();
-        let number = index.number(id)?;
-        Some((number, index.context(number)?.after.clone()))
+    fn context(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
+        self.state(id)
     }
 
     fn next_number(&self) -> u64 {
         self.index().next_number()
     }
 
-    fn request(&self, number: u64, key: &RequestKey) -> Option<u64> {
+    fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
         self.index().request(number, key)
     }
 
-    fn entry(&self, number: u64, sequence: u64) -> Result<Entry, StoreError> {
+    fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
         let missing = || StoreError::Refused("the index names an entry that is not there");
-        let id = self
-            .index()
-            .context(number)
-            .map(|c| c.id.clone())
-            .ok_or_else(missing)?;
-        View::entry(self, &id, sequence)?.ok_or_else(missing)
+        View::entry(self, id, sequence)?.ok_or_else(missing)
     }
 
     fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError> {
@@ -80,6 +75,9 @@ pub(super) struct Writer {
     pub(super) failed: Arc<OnceLock<String>>,
     pub(super) index: Arc<RwLock<Index>>,
     pub(super) view: View,
+    pub(super) indexer: Indexer,
+    /// When the tail is folded next, if anything changes.
+    pub(super) fold_at: Instant,
     pub(super) log: LogWriter,
     pub(super) term: u64,
     pub(super) next_epoch: u64,
@@ -103,7 +101,7 @@ impl Writer {
         options: StoreOptions,
         signer: Option<SignerKey>,
         (queue, failed): (Arc<Queue<Command>>, Arc<OnceLock<String>>),
-        (index, view): (Arc<RwLock<Index>>, View),
+        (index, view, indexer): (Arc<RwLock<Index>>, View, Indexer),
         log: LogWriter,
         mended: &Mended,
         lock: Box<dyn DiskLock>,
@@ -120,6 +118,7 @@ impl Writer {
             .map_or(0, |head| head.head().epoch);
         let cut = u64::from(mended.torn_bytes > 0);
         let own = signer.is_some();
+        let fold_at = later(Instant::now(), options.checkpoint_every);
         Self {
             disk,
             options,
@@ -128,6 +127,8 @@ impl Writer {
             failed,
             index,
             view,
+            indexer,
+            fold_at,
             log,
             term: logged.0,
             next_epoch: logged.1.max(noted).saturating_add(1 + cut),
@@ -162,6 +163,7 @@ impl Writer {
                 Taken::Closed => break,
             }
             self.timers(Instant::now());
+            self.fold_if_due(Instant::now());
             if self.failed.get().is_some() {
                 return self.die();
             }
@@ -176,7 +178,8 @@ impl Writer {
             .as_ref()
             .and(self.note_at)
             .map(|at| at + HEAD_NOTE_EVERY);
-        [self.mark_due, self.head_due(), note]
+        let fold = self.view.index().is_dirty().then_some(self.fold_at);
+        [self.mark_due, self.head_due(), note, fold]
             .into_iter()
             .flatten()
             .min()
@@ -354,21 +357,22 @@ impl Writer {
 
     /// A mirror's head whose every context is present.
     fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
-        let changes = self
-            .view
-            .index()
-            .check_complete(&head)
-            .map_err(|_| StoreError::Refused("the head is not complete"))?;
+        let checked = self.view.index().check_complete(&head);
+        let (ahead, update) = checked.map_err(|error| match error {
+            ApplyError::Index(error) => error.into(),
+            ApplyError::Log(_) => StoreError::Refused("the head is not complete"),
+        })?;
         // A context that is ahead got its runs under another seen head: its
         // root at this head's size is recomputed.
-        for (id, size, root) in changes {
-            if self.view.root_at(&id, size)? != root {
+        for opening in ahead {
+            let id = ContextId::new(&opening.id).map_err(|_| StoreError::Refused("context id"))?;
+            if self.view.root_at(&id, opening.size)? != opening.root {
                 return Err(StoreError::Refused(
                     "a context has another root than its head",
                 ));
             }
         }
-        self.put_head(head)
+        self.put_head(head, update)
     }
 
     /// Makes a group durable, then visible. Nothing is acknowledged before. Its
@@ -378,6 +382,7 @@ impl Writer {
             group,
             mut effects,
             unhashed,
+            touched,
             ..
         } = planned;
         let (start, hashed) = if group.is_empty() {
@@ -402,16 +407,59 @@ impl Writer {
         }
         let effects = Planned::place(effects, start);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        // So that no effect needs to look at what is on disk.
+        index.adopt(touched);
         for effect in effects {
             if let Err(error) = index.apply(effect) {
                 drop(index);
                 return Err(self.fail(format!("the index refuses its own group: {error}")));
             }
         }
-        index.state_end = self.log.end();
+        index.set_cover(self.log.cover());
+        let held = hold(&index, self.options.tail_bytes_max);
         drop(index);
+        self.queue.hold(held);
         self.mark_due = Some(Instant::now() + MARK_AFTER);
         Ok(hashed)
+    }
+
+    /// Freezes the tail and hands it to be folded, when it is time or it has
+    /// grown. An own store needs a head first: what is on disk is what a head
+    /// commits to.
+    fn fold_if_due(&mut self, now: Instant) {
+        let (due, unsigned) = {
+            let index = self.view.index();
+            let grown = index.tail.bytes() >= TAIL_FOLD_BYTES
+                || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES;
+            let due = index.is_dirty() && (grown || self.fold_at <= now);
+            (
+                due && index.below.frozen.is_none(),
+                index.has_changes() || index.published.head().is_none(),
+            )
+        };
+        if self.fold_at <= now {
+            self.fold_at = later(now, self.options.checkpoint_every);
+        }
+        if !due || self.failed.get().is_some() {
+            return;
+        }
+        if unsigned
+            && self.signer.is_some()
+            && let Err(error) = self.publish()
+        {
+            tracing::warn!(%error, "no head published, so nothing is folded into the index");
+            return;
+        }
+        self.fold();
+    }
+
+    fn fold(&mut self) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if index.may_freeze() {
+            let job = index.freeze(self.log.store_id(), self.options.clock.now_ns());
+            drop(index);
+            self.indexer.mailbox().fold(job);
+        }
     }
 
     /// Turns a failed write into an answer, failing the store unless the disk
@@ -467,8 +515,20 @@ impl Writer {
         {
             outcome = outcome.and(Err(self.note_failure(error)));
         }
+        // The tail that is being folded is waited for, and then the last one.
+        if self.failed.get().is_none() {
+            self.indexer.settle();
+            self.fold();
+            self.indexer.settle();
+        }
         outcome
     }
+}
+
+/// Beyond the end of time is in a year.
+fn later(now: Instant, wait: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_hours(365 * 24);
+    now.checked_add(wait.min(YEAR)).unwrap_or(now)
 }
 
 fn refuse_all(queue: &Queue<Command>, error: &StoreError) {

@@ -214,9 +214,9 @@ impl<E, F: Fn(LeafIndex, usize) -> Result<Vec<Hash>, E>> ReadLeaves for F {
 /// Why [`TiledNodes`] could not answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TiledError<E> {
-    /// The leaves could not be read.
+    /// Tiles or leaves could not be read.
     #[error(transparent)]
-    Leaves(E),
+    Read(E),
     /// The leaf reader broke its promise.
     #[error("{got} leaves were read where {expected} were asked for")]
     WrongCount {
@@ -230,20 +230,46 @@ pub enum TiledError<E> {
     Missing(NodeId),
 }
 
+/// A source of tiles.
+pub trait ReadTiles<E> {
+    /// The hashes of a slice; `None` if the tree does not have them (yet).
+    fn read_slice(&self, slice: TileSlice) -> Result<Option<Vec<Hash>>, E>;
+}
+
+impl<E> ReadTiles<E> for &Tiles {
+    fn read_slice(&self, slice: TileSlice) -> Result<Option<Vec<Hash>>, E> {
+        let end = slice.first.saturating_add(slice.count);
+        let hashes = self
+            .tile(slice.tile)
+            .and_then(|tile| tile.get(slice.first..end));
+        Ok(hashes.map(<[Hash]>::to_vec))
+    }
+}
+
 /// All nodes of a tree: levels 4 and up from its tiles, levels 0 to 3 hashed
 /// from leaves. Nodes that are asked for one after the other and lie in one
 /// group of 16 leaves cost one read, so a proof reads at most 16 leaves on each
 /// side of the place it is about.
 #[derive(Clone, Copy, Debug)]
-pub struct TiledNodes<'a, L> {
-    tiles: &'a Tiles,
+pub struct TiledNodes<T, L> {
+    tiles: T,
     leaves: L,
 }
 
-impl<'a, L: ReadLeaves> TiledNodes<'a, L> {
+impl<T: ReadTiles<L::Error>, L: ReadLeaves> TiledNodes<T, L> {
     /// Reads from `tiles` and `leaves` of the same tree.
-    pub const fn new(tiles: &'a Tiles, leaves: L) -> Self {
+    pub const fn new(tiles: T, leaves: L) -> Self {
         Self { tiles, leaves }
+    }
+
+    /// The hash of a node of level 4 or more.
+    fn read_tiled(&self, id: NodeId) -> Result<Hash, TiledError<L::Error>> {
+        let slice = TileSlice::of(id).ok_or(TiledError::Missing(id))?;
+        let hashes = self.tiles.read_slice(slice).map_err(TiledError::Read)?;
+        hashes
+            .filter(|hashes| hashes.len() == slice.count)
+            .and_then(|hashes| fold_complete(&hashes))
+            .ok_or(TiledError::Missing(id))
     }
 
     /// The hashes of `ids`, all of levels 0 to 3 and in one group of 16 leaves.
@@ -257,7 +283,7 @@ impl<'a, L: ReadLeaves> TiledNodes<'a, L> {
         let leaves = self
             .leaves
             .read_leaves(LeafIndex::new(lo), expected)
-            .map_err(TiledError::Leaves)?;
+            .map_err(TiledError::Read)?;
         let got = leaves.len();
         if got != expected {
             return Err(TiledError::WrongCount { expected, got });
@@ -274,7 +300,7 @@ impl<'a, L: ReadLeaves> TiledNodes<'a, L> {
     }
 }
 
-impl<L: ReadLeaves> ReadNodes for TiledNodes<'_, L> {
+impl<T: ReadTiles<L::Error>, L: ReadLeaves> ReadNodes for TiledNodes<T, L> {
     type Error = TiledError<L::Error>;
 
     fn read_nodes(&self, ids: &[NodeId]) -> Result<Vec<Hash>, Self::Error> {
@@ -282,7 +308,7 @@ impl<L: ReadLeaves> ReadNodes for TiledNodes<'_, L> {
         for ids in ids.chunk_by(|a, b| group(*a).is_some() && group(*a) == group(*b)) {
             match ids {
                 [id] if group(*id).is_none() => {
-                    out.push(self.tiles.node(*id).ok_or(TiledError::Missing(*id))?);
+                    out.push(self.read_tiled(*id)?);
                 }
                 _ => self.read_group(ids, &mut out)?,
             }

@@ -53,9 +53,18 @@ struct State {
 }
 
 /// A disk in memory. Clones share their files.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
+}
+
+impl std::fmt::Debug for MemoryDisk {
+    /// Without the contents.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(lock(&self.state).files.keys())
+            .finish()
+    }
 }
 
 /// A poisoned lock means another test thread panicked; the data is still

@@ -56,10 +56,10 @@ fn a_disk_that_is_full_when_a_segment_ends_recovers_too() {
         disk.set_capacity(None);
     }
     assert!(stored > 10, "{stored}");
-    assert_eq!(store.view().size(&id("a")), Some(stored));
+    assert_eq!(store.view().size(&id("a")).unwrap(), Some(stored));
     store.close().unwrap();
     assert_eq!(audit_clean(&disk).entries, stored);
-    assert_eq!(open(&disk).view().size(&id("a")), Some(stored));
+    assert_eq!(open(&disk).view().size(&id("a")).unwrap(), Some(stored));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn an_error_at_any_write_or_sync_loses_nothing_acknowledged() {
                 for disk in [disk.fork(), disk.after_power_loss()] {
                     let what = format!("{kind:?} {error:?} after {after}");
                     let store = try_open(&disk, options(4096)).expect(&what).store;
-                    let kept = store.view().size(&id("a")).unwrap_or(0);
+                    let kept = store.view().size(&id("a")).unwrap().unwrap_or(0);
                     assert!(kept >= acked, "{what}: {kept} of {acked}");
                     let told = head.as_ref().map_or(0, |h| h.head().epoch);
                     put(&store, "a", &["later"]);
@@ -164,7 +164,7 @@ fn a_failing_reserve_is_a_failing_store_and_a_full_one_is_not() {
         disk.set_fault(None);
         let _ = store.close();
         let store = open(&disk);
-        assert!(store.view().size(&id("a")).unwrap() >= acked);
+        assert!(store.view().size(&id("a")).unwrap().unwrap() >= acked);
         store.close().unwrap();
         audit_clean(&disk);
     }

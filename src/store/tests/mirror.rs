@@ -106,7 +106,7 @@ fn verified_history_gives_the_same_directory_and_survives_reopening() {
         let (span, payloads) = span(source.view(), mirror.view(), opening);
         ingest(&mirror, Ingest::Span { span, payloads }).unwrap();
         // Not told to anyone before the head is complete.
-        assert_eq!(mirror.view().size(&id("a")), None);
+        assert_eq!(mirror.view().size(&id("a")).unwrap(), None);
         assert!(mirror.view().head().is_none());
     }
     assert!(mirror.view().pending_head().unwrap().is_some());
@@ -235,14 +235,17 @@ fn what_does_not_continue_the_store_is_refused_and_leaves_no_trace() {
 #[test]
 fn openings_of_an_attempt_that_stopped_are_ignored() {
     use crate::directory::OpeningsPart;
-    use crate::store::index::{Effect, Index};
+    use crate::store::index::{Effect, Index, Location};
 
     let source = source();
     let (head, seen_head) = seen(source.view(), &["a", "b"]);
     let order = head.order();
     let part = |order, openings: &[Opening]| {
         let mut parts = OpeningsPart::pack(order, openings.to_vec()).unwrap();
-        Effect::Openings(parts.remove(0))
+        Effect::Openings {
+            part: parts.remove(0),
+            at: Location::default(),
+        }
     };
     let other = crate::head::HeadOrder {
         term: order.term,
@@ -259,6 +262,11 @@ fn openings_of_an_attempt_that_stopped_are_ignored() {
     ] {
         index.apply(effect).unwrap();
     }
-    index.apply(Effect::Seen(Box::new(head))).unwrap();
+    index
+        .apply(Effect::Seen {
+            head: Box::new(head),
+            at: Location::default(),
+        })
+        .unwrap();
     assert_eq!(index.pending.unwrap().openings, seen_head.openings);
 }

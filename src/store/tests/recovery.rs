@@ -153,7 +153,7 @@ fn bytes_of_a_cut_group_never_come_back() {
     let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
     assert!(opened.torn_bytes > 0);
     assert_eq!(payloads(opened.store.view(), "a"), ["one", "two"]);
-    assert_eq!(opened.store.view().size(&id("b")), None);
+    assert_eq!(opened.store.view().size(&id("b")).unwrap(), None);
     opened.store.close().unwrap();
     audit_clean(&disk);
 }
@@ -184,7 +184,10 @@ fn a_power_loss_at_any_moment_keeps_what_was_acknowledged() {
         }
         let lost = disk.after_power_loss();
         let reopened = try_open(&lost, options(4096)).unwrap().store;
-        assert_eq!(reopened.view().size(&id("a")), Some(2 * (i as u64 + 1)));
+        assert_eq!(
+            reopened.view().size(&id("a")).unwrap(),
+            Some(2 * (i as u64 + 1))
+        );
         reopened.close().unwrap();
         audit_clean(&lost);
     }
@@ -204,7 +207,7 @@ fn rolling_survives_a_stop_at_every_step() {
     store.close().unwrap();
     let check = |disk: &MemoryDisk, size: u64| {
         let store = try_open(disk, options(4096)).unwrap().store;
-        assert_eq!(store.view().size(&id("a")), Some(size));
+        assert_eq!(store.view().size(&id("a")).unwrap(), Some(size));
         put(&store, "a", &[&filler, "x"]);
         store.close().unwrap();
         assert_eq!(audit_clean(disk).entries, size + 2);

@@ -1,0 +1,217 @@
+//! The index file through its life: opened if the log bears it out, made anew
+//! from the log if not, folded into, thrown away.
+//!
+//! What a crash leaves (`spec/10-index.md`, Crash analysis): a new index has a
+//! temporary name until its first commit is durable, so a crash leaves none, or
+//! a whole one that covers a head of the log; a fold leaves the commit before
+//! or the new one. Any of them opens, and the log beyond it is replayed.
+
+use std::io;
+use std::sync::Arc;
+
+use super::StoreError;
+use super::body::StoreRole;
+use super::disk::{Access, Disk};
+use super::index::base::Lose;
+use super::index::checkpoint::{Checkpoint, INDEX_FILE, INDEX_FILE_NEW, remove};
+use super::index::rows::IndexKeys;
+use super::index::{Base, Cover, FoldJob, Index, IndexError};
+use super::log::LogReader;
+use super::record::{Position, Short};
+use super::replay::first_group;
+use super::scan::{LogScan, open_segment};
+use crate::limits::TAIL_FOLD_BYTES;
+
+/// Hears how many bytes of log were read while the index is made anew.
+pub(crate) type Progress<'p> = dyn FnMut(u64) + 'p;
+
+/// What became of the index that was found on opening.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The index over it, if it is good.
+    pub(crate) index: Option<Index>,
+    /// Why it was thrown away.
+    pub(crate) discarded: Option<String>,
+    /// Even an index that is of no use says how far the log was durable.
+    pub(crate) voucher: Position,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    disk: Arc<dyn Disk>,
+    keys: IndexKeys,
+    store_id: Short,
+    health: Arc<dyn Lose>,
+    /// Files that were thrown away.
+    discarded: u64,
+    checkpoint: Option<Checkpoint>,
+    /// It still has its temporary name.
+    unnamed: bool,
+}
+
+impl Keeper {
+    /// For the store whose log starts with this segment 1.
+    pub(crate) fn new(disk: Arc<dyn Disk>, health: Arc<dyn Lose>) -> Result<Self, StoreError> {
+        let first = open_segment(&*disk, 1, Access::Read)
+            .map_err(|error| StoreError::io("read the log", error))?
+            .map_err(|error| StoreError::Corrupt {
+                position: Position::new(1, 0),
+                error,
+            })?;
+        Ok(Self {
+            keys: IndexKeys::of_store(&first.header.tag_key),
+            store_id: first.header.store_id,
+            disk,
+            health,
+            discarded: 0,
+            checkpoint: None,
+            unnamed: false,
+        })
+    }
+
+    fn health(&self) -> (Arc<dyn Lose>, u64) {
+        (self.health.clone(), self.discarded)
+    }
+
+    /// Tells the file in use from those before it.
+    pub(crate) fn file(&self) -> u64 {
+        self.discarded
+    }
+
+    /// Opens the index, if the log bears it out. One that is not good stays
+    /// where it is until the log has been read ([`Self::name`]): if the log is
+    /// damaged, it says how far the log once was durable, next time as well.
+    pub(crate) fn open(&mut self, log: &LogReader, role: StoreRole) -> Found {
+        let mut found = Found::default();
+        match Checkpoint::open(&*self.disk, &self.keys) {
+            Ok(None) => return found,
+            Ok(Some((checkpoint, state))) => {
+                if state.store_id == self.store_id {
+                    found.voucher = state.cover.end;
+                    let health = self.health();
+                    let over = Index::over_checkpoint(log, role, &state, |root| {
+                        checkpoint.reader(role, root, health)
+                    });
+                    match over {
+                        Ok(index) => {
+                            found.index = Some(index);
+                            self.checkpoint = Some(checkpoint);
+                            self.unnamed = false;
+                            return found;
+                        }
+                        Err(error) => found.discarded = Some(error.to_string()),
+                    }
+                } else {
+                    found.discarded = Some("it belongs to another store".into());
+                }
+            }
+            Err(error) => found.discarded = Some(error.to_string()),
+        }
+        self.let_go();
+        found
+    }
+
+    /// Uses the file no more.
+    pub(crate) fn let_go(&mut self) {
+        self.checkpoint = None;
+        self.unnamed = false;
+        self.discarded += 1;
+    }
+
+    /// Throws the index away.
+    pub(crate) fn discard(&mut self) -> Result<(), StoreError> {
+        self.let_go();
+        for name in [INDEX_FILE, INDEX_FILE_NEW] {
+            remove(&*self.disk, name).map_err(|error| StoreError::io("remove the index", error))?;
+        }
+        Ok(())
+    }
+
+    /// Folds a frozen tail in and returns what is on disk then. An error leaves
+    /// an index that is to be discarded.
+    pub(crate) fn fold(&mut self, job: &FoldJob, role: StoreRole) -> Result<Base, IndexError> {
+        let health = self.health();
+        let checkpoint = match &mut self.checkpoint {
+            Some(checkpoint) => checkpoint,
+            none => {
+                self.unnamed = true;
+                none.insert(Checkpoint::create(&*self.disk, INDEX_FILE_NEW, &self.keys)?)
+            }
+        };
+        checkpoint.fold(&job.tail, &job.state)?;
+        let reader = checkpoint.reader(role, job.root, health)?;
+        Ok(Base::Ready(Arc::new(reader)))
+    }
+
+    /// Gives a new index its name; nothing to do for an old one.
+    pub(crate) fn name(&mut self) -> Result<(), IndexError> {
+        if self.unnamed {
+            let io = |error: io::Error| IndexError::from(redb::StorageError::Io(error));
+            self.disk.rename(INDEX_FILE_NEW, INDEX_FILE).map_err(io)?;
+            self.disk.sync_dir("").map_err(io)?;
+            self.unnamed = false;
+        }
+        Ok(())
+    }
+
+    /// Folds what `index` holds in memory, if it may be folded here.
+    pub(crate) fn fold_now(&mut self, index: &mut Index, now_ns: u64) -> Result<(), IndexError> {
+        if index.may_freeze() {
+            let job = index.freeze(self.store_id, now_ns);
+            let base = self.fold(&job, index.role)?;
+            index.folded(base);
+        }
+        Ok(())
+    }
+
+    /// The same, once enough has come together.
+    pub(crate) fn fold_if_due(&mut self, index: &mut Index, now_ns: u64) -> Result<(), IndexError> {
+        if index.tail.bytes() >= TAIL_FOLD_BYTES {
+            self.fold_now(index, now_ns)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the index anew, up to a place it covered before.
+    pub(crate) fn rebuild(
+        &mut self,
+        until: Cover,
+        now_ns: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Base, StoreError> {
+        self.discard()?;
+        let read = |error| StoreError::io("read the log", error);
+        let disk = self.disk.clone();
+        let mut scan = LogScan::start(&*disk, until.end.segment())
+            .map_err(read)?
+            .map_err(|error| StoreError::Corrupt {
+                position: Position::new(1, 0),
+                error,
+            })?;
+        let first = scan.next_group().map_err(read)?;
+        let first = first.ok_or(StoreError::NotAStore)?;
+        let mut index = first_group(&first)?;
+        let mut next = Some(first);
+        while let Some(group) = next {
+            index.replay(&group)?;
+            progress(scan.bytes_read());
+            if group.end == until.end {
+                if index.cover() != until {
+                    break;
+                }
+                self.fold_now(&mut index, now_ns)?;
+                self.name()?;
+                return Ok(index.below.base);
+            }
+            self.fold_if_due(&mut index, now_ns)?;
+            next = scan.next_group().map_err(read)?;
+        }
+        Err(StoreError::Corrupt {
+            position: scan.stopped_at(),
+            error: crate::encoding::DecodeError::Invalid {
+                what: "the log no longer leads to where it was read before",
+            },
+        })
+    }
+}
