@@ -42,6 +42,7 @@ mod pending;
 pub(crate) mod place;
 pub(crate) mod rows;
 pub(crate) mod tail;
+pub(crate) mod tiles;
 
 #[cfg(test)]
 mod tests;

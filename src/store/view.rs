@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::StoreError;
 use super::body::{self, StoreRole};
+use super::index::tiles::TileCache;
 use super::index::{
     Below, ContextState, ContextView, Index, IndexError, LayeredTiles, Location, RunPlace, key_hash,
 };
@@ -65,6 +66,7 @@ pub struct Page {
 pub struct View {
     index: Arc<RwLock<Index>>,
     log: Arc<LogReader>,
+    tiles: Arc<TileCache>,
 }
 
 impl View {
@@ -72,6 +74,7 @@ impl View {
         Self {
             index,
             log: Arc::new(log),
+            tiles: Arc::default(),
         }
     }
 
@@ -425,7 +428,7 @@ impl View {
         view: &'a ContextView,
     ) -> impl ReadNodes<Error = TiledError<StoreError>> + 'a {
         TiledNodes::new(
-            LayeredTiles::new(view),
+            LayeredTiles::new(view, &self.tiles),
             move |first: LeafIndex, count: usize| self.leaves(view, first, count),
         )
     }
