@@ -37,8 +37,11 @@
 //!
 //! **All other pages** are copied on write: the database writes a page only
 //! between two syncs, after it was allocated and before a header refers to it.
-//! With two-phase commits the header that makes a commit current is written
-//! after the sync of its pages and of the slot that names them, so:
+//! **Every commit must be a two-phase commit** (quick repair implies it; do not
+//! compact, which makes others): the header that makes a commit current is then
+//! written after the sync of its pages and of the slot that names them. After
+//! a crash in a one-phase commit the database would look at pages that may be
+//! torn, and take the error for a broken disk. So:
 //!
 //! * [`StorageBackend::sync_data`] writes the changed check blocks first. What
 //!   a header on the disk refers to is there together with its checks.

@@ -5,6 +5,7 @@ use crate::store::disk::{Access, Disk, MemoryDisk};
 
 mod crash;
 mod damage;
+mod measure;
 mod model;
 
 const NAME: &str = "index.redb";
