@@ -4,8 +4,10 @@
 //! [`SimDisk`] passes every call on to a [`MemoryDisk`] and writes down what
 //! changed: one journal for all files, in the order in which it happened.
 //! [`Replay`] walks the journal from crash point to crash point, keeping what
-//! is durable and what is not yet, and makes [`MemoryDisk`]s of it. Nothing
-//! here knows what the files hold.
+//! is durable and what is not yet, and makes [`MemoryDisk`]s of it; or another
+//! [`SimDisk`], for a process that died on a machine that went on: what it had
+//! not synced is there, and may still be lost. Nothing here knows what the
+//! files hold.
 //!
 //! What survives (`spec/05-store.md`, Assumptions about the disk):
 //! * a file is an inode; names are something else, kept by directories;
@@ -277,15 +279,23 @@ impl SimDisk {
     #[must_use]
     pub fn over(live: MemoryDisk) -> Self {
         let mut base = Replay::default();
-        let mut journal = Journal::default();
-        for file in live.files() {
-            let inode = journal.next_inode();
+        for (inode, file) in (1..).zip(live.files()) {
             for dir in dirs_above(&file.name) {
                 base.add_dir(dir);
             }
             base.add(inode, &file);
         }
-        journal.names.clone_from(base.names());
+        Self::on(live, base)
+    }
+
+    /// Records what is done to `live`, of which `base` is the durable part and
+    /// what was done to it since.
+    fn on(live: MemoryDisk, base: Replay) -> Self {
+        let journal = Journal {
+            ops: Vec::new(),
+            names: base.live_names(),
+            inodes: base.last_inode(),
+        };
         let shared = Shared {
             base,
             journal: Mutex::new(journal),

@@ -10,7 +10,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::super::memory::WholeFile;
-use super::{Dice, Edit, Inode, MemoryDisk, Names, Naming, Node, Op, Survivors, dirs_above, write};
+use super::{
+    Dice, Edit, Inode, MemoryDisk, Names, Naming, Node, Op, SimDisk, Survivors, dirs_above, write,
+};
 
 /// The smallest unit that a disk writes whole.
 const SECTOR_BYTES: usize = 512;
@@ -45,8 +47,17 @@ impl Replay {
         self
     }
 
-    pub(super) fn names(&self) -> &Names {
-        &self.names
+    /// All names, durable or not.
+    pub(super) fn live_names(&self) -> Names {
+        let mut names = self.names.clone();
+        for naming in self.naming.values().flatten() {
+            naming.apply(&mut names);
+        }
+        names
+    }
+
+    pub(super) fn last_inode(&self) -> Inode {
+        self.files.keys().next_back().copied().unwrap_or(0)
     }
 
     pub(super) fn add_dir(&mut self, name: &str) {
@@ -74,6 +85,13 @@ impl Replay {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// True if there is anything here that a loss of power may take away.
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        let file = |file: &File| !file.pending.is_empty();
+        !self.naming.is_empty() || self.files.values().any(file)
     }
 
     /// Goes on until right after the first `at` operations; never back.
@@ -168,6 +186,15 @@ impl Replay {
             }
         }
         MemoryDisk::of_files(files)
+    }
+
+    /// The disk after the process died here and the machine went on: everything
+    /// is there, and what was not synced is not durable for all that.
+    #[must_use]
+    pub fn restart(&self) -> SimDisk {
+        let mut base = self.clone().with(Arc::default());
+        base.at = 0;
+        SimDisk::on(self.image(Survivors::All, 0), base)
     }
 
     /// The last `count` operations in words, for a test that failed here.

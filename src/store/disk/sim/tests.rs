@@ -230,3 +230,37 @@ fn an_image_can_be_recorded_in_its_turn() {
     );
     assert_eq!(replay.story(9).lines().count(), 1);
 }
+
+#[test]
+fn a_process_that_dies_leaves_its_cache_and_a_loss_of_power_then_takes_it() {
+    let (disk, file) = disk_with("a", b"old");
+    file.write_at(0, b"new").unwrap();
+    disk.create("b").unwrap();
+    let mut replay = disk.replay();
+    replay.advance(disk.mark());
+    let restarted = replay.restart();
+    assert_eq!(restarted.mark(), 0);
+    assert_eq!(read_whole(&restarted, "a", 9).unwrap(), b"new");
+    assert_eq!(restarted.list("").unwrap(), ["a", "b"]);
+    let lost = restarted.image(0, Survivors::None, 0);
+    assert_eq!(
+        (lost.bytes("a"), lost.bytes("b")),
+        (Some(b"old".to_vec()), None)
+    );
+    // Its successor can make it durable.
+    let file = restarted.open("a", Access::Write).unwrap();
+    file.sync().unwrap();
+    restarted.sync_dir("").unwrap();
+    let kept = restarted.image(restarted.mark(), Survivors::None, 0);
+    assert_eq!(
+        (kept.bytes("a"), kept.bytes("b")),
+        (Some(b"new".to_vec()), Some(Vec::new()))
+    );
+    // Files that it makes are other files.
+    restarted.create("c").unwrap().write_at(0, b"c").unwrap();
+    let kept = restarted.image(restarted.mark(), Survivors::All, 0);
+    assert_eq!(
+        (kept.bytes("b"), kept.bytes("c")),
+        (Some(Vec::new()), Some(b"c".to_vec()))
+    );
+}
