@@ -36,8 +36,7 @@ mod keeper;
 pub mod keys;
 mod layout;
 mod log;
-// The index is built on it.
-#[cfg_attr(not(test), allow(dead_code))]
+
 mod pages;
 mod plan;
 mod publish;

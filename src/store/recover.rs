@@ -436,9 +436,11 @@ impl Replayed {
             file.sync().map_err(io("sync the tail"))?;
         }
         let synced = if nothing { self.vouched } else { self.end };
-        // The process that made the last segment may have ended before its
-        // name was durable.
-        disk.sync_dir(LOG_DIR).map_err(io("sync the log's names"))?;
+        // The process that made the last segment, or the whole log, may have
+        // ended before its name was durable.
+        for dir in [LOG_DIR, ""] {
+            disk.sync_dir(dir).map_err(io("sync the log's names"))?;
+        }
         let sealed = self.stop == Stop::Sealed;
         let mut log = LogWriter::new(
             disk.clone(),
