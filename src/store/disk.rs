@@ -71,9 +71,22 @@ pub trait DiskFile: Send + Sync + Debug {
     fn extend(&self, from: u64, to: u64) -> io::Result<()>;
     /// Makes everything written so far durable.
     fn sync(&self) -> io::Result<()>;
+    /// Takes hold of the file, whatever its name is then, until it is dropped;
+    /// false if another opening of it has it in a way that does not go with
+    /// this one.
+    fn try_hold(&self, sharing: Sharing) -> io::Result<bool>;
     /// Cuts the file to `len`, or grows it to `len` with zeros that need not take
     /// up space yet: a later write may find the disk full.
     fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// Who else may hold a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Others who only read.
+    Shared,
+    /// Nobody.
+    Exclusive,
 }
 
 /// A held lock.

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
+use super::index::base::Alone;
 use super::index::{Base, Index};
 use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
@@ -164,13 +165,32 @@ impl Store {
     }
 
     /// Opens a store for reading only: neither lock nor change. What lies
-    /// behind the last complete group is not shown.
+    /// behind the last complete group is not shown. The index is used unless a
+    /// process writes to it; then, and without a good one, all of the log is
+    /// read into memory.
     pub fn open_read_only(disk: Arc<dyn Disk>) -> Result<View, StoreError> {
-        let replayed = recover::replay_to_read(&*disk)?;
-        Ok(View::new(
-            Arc::new(RwLock::new(replayed.index)),
-            LogReader::over(disk),
-        ))
+        let (role, _) = layout::peek(&*disk)?;
+        let log = LogReader::over(disk.clone());
+        let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
+        let mut find = || {
+            if disk.open(FAILED_FILE, Access::Read).is_ok() {
+                return Start::default();
+            }
+            let found = keeper.open_read_only(&log, role);
+            Start {
+                index: found.index,
+                voucher: found.voucher,
+                heads_through: None,
+            }
+        };
+        let replayed = match recover::replay_to_read(&*disk, &mut find) {
+            Err(StoreError::IndexLost { .. }) => {
+                recover::replay_to_read(&*disk, &mut Start::default)?
+            }
+            other => other?,
+        };
+        let index = Arc::new(RwLock::new(replayed.index));
+        Ok(View::over(index, LogReader::over(disk), keeper))
     }
 
     /// Reads.

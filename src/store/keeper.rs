@@ -6,16 +6,15 @@
 //! a whole one that covers a head of the log; a fold leaves the commit before
 //! or the new one. Any of them opens, and the log beyond it is replayed.
 
-use std::io;
 use std::sync::Arc;
 
 use super::StoreError;
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
 use super::index::base::Lose;
-use super::index::checkpoint::{Checkpoint, INDEX_FILE, INDEX_FILE_NEW, remove};
+use super::index::checkpoint::{Checkpoint, INDEX_FILE, INDEX_FILE_NEW, io_error, remove};
 use super::index::rows::IndexKeys;
-use super::index::{Base, Cover, FoldJob, Index, IndexError};
+use super::index::{Base, Cover, FoldJob, Index, IndexError, StateRow};
 use super::log::LogReader;
 use super::record::{Position, Short};
 use super::replay::first_group;
@@ -83,8 +82,27 @@ impl Keeper {
     /// where it is until the log has been read ([`Self::name`]): if the log is
     /// damaged, it says how far the log once was durable, next time as well.
     pub(crate) fn open(&mut self, log: &LogReader, role: StoreRole) -> Found {
+        self.take(Checkpoint::open(&*self.disk, &self.keys), log, role)
+    }
+
+    /// The same without changing the file; nothing is found while a process
+    /// writes to it.
+    pub(crate) fn open_read_only(&mut self, log: &LogReader, role: StoreRole) -> Found {
+        self.take(
+            Checkpoint::open_read_only(&*self.disk, &self.keys),
+            log,
+            role,
+        )
+    }
+
+    fn take(
+        &mut self,
+        opened: Result<Option<(Checkpoint, StateRow)>, IndexError>,
+        log: &LogReader,
+        role: StoreRole,
+    ) -> Found {
         let mut found = Found::default();
-        match Checkpoint::open(&*self.disk, &self.keys) {
+        match opened {
             Ok(None) => return found,
             Ok(Some((checkpoint, state))) => {
                 if state.store_id == self.store_id {
@@ -147,9 +165,10 @@ impl Keeper {
     /// Gives a new index its name; nothing to do for an old one.
     pub(crate) fn name(&mut self) -> Result<(), IndexError> {
         if self.unnamed {
-            let io = |error: io::Error| IndexError::from(redb::StorageError::Io(error));
-            self.disk.rename(INDEX_FILE_NEW, INDEX_FILE).map_err(io)?;
-            self.disk.sync_dir("").map_err(io)?;
+            self.disk
+                .rename(INDEX_FILE_NEW, INDEX_FILE)
+                .map_err(io_error)?;
+            self.disk.sync_dir("").map_err(io_error)?;
             self.unnamed = false;
         }
         Ok(())

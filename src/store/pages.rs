@@ -119,6 +119,7 @@ pub(crate) struct PageError {
     pub(crate) page: u64,
 }
 
+#[cfg(test)]
 impl PageError {
     /// The damaged page, if that is what an error is about.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {

@@ -72,22 +72,20 @@ pub(crate) struct Start {
     pub(crate) heads_through: Option<Position>,
 }
 
-/// Steps 2 and 3 from the beginning, without writing anything.
-pub(crate) fn replay(disk: &dyn Disk) -> Result<Replayed, StoreError> {
-    let (replayed, verdict) = replay_with(disk, Start::default(), &mut |_, _, _| Ok(()))?;
-    verdict.map(|()| replayed)
-}
-
-/// The same for a reader. A head of an own store that nothing vouches for may
-/// be lost with the power, and its epoch signed again: it is told to no one.
-pub(crate) fn replay_to_read(disk: &dyn Disk) -> Result<Replayed, StoreError> {
-    let replayed = replay(disk)?;
+/// Steps 2 and 3 for a reader. A head of an own store that nothing vouches for
+/// may be lost with the power, and its epoch signed again: it is told to no one.
+pub(crate) fn replay_to_read(
+    disk: &dyn Disk,
+    find: &mut dyn FnMut() -> Start,
+) -> Result<Replayed, StoreError> {
+    let (replayed, verdict) = replay_with(disk, find(), &mut |_, _, _| Ok(()))?;
+    verdict?;
     if replayed.index.role == StoreRole::Mirror || replayed.head_end <= replayed.vouched {
         return Ok(replayed);
     }
     let start = Start {
         heads_through: Some(replayed.vouched),
-        ..Start::default()
+        ..find()
     };
     let (replayed, verdict) = replay_with(disk, start, &mut |_, _, _| Ok(()))?;
     verdict.map(|()| replayed)

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Access, Disk, DiskFile, DiskLock};
+use super::{Access, Disk, DiskFile, DiskLock, Sharing};
 
 /// Which calls a [`Fault`] counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,14 @@ struct Content {
     bytes: Arc<Vec<u8>>,
     durable: Arc<Vec<u8>>,
     private: bool,
+    holders: Holders,
+}
+
+/// Who holds a file.
+#[derive(Clone, Debug, Default)]
+struct Holders {
+    shared: usize,
+    exclusive: bool,
 }
 
 /// A file as a whole, for copies of disks.
@@ -131,6 +139,7 @@ impl MemoryDisk {
             durable: bytes.clone(),
             bytes,
             private: true,
+            holders: Holders::default(),
         };
         lock(&self.state)
             .files
@@ -172,6 +181,7 @@ impl MemoryDisk {
                 durable: file.bytes.clone(),
                 bytes: file.bytes,
                 private: file.private,
+                holders: Holders::default(),
             };
             (file.name, Arc::new(Mutex::new(content)))
         };
@@ -196,6 +206,7 @@ impl MemoryDisk {
                     durable: bytes.clone(),
                     bytes,
                     private: content.private,
+                    holders: Holders::default(),
                 };
                 (name.clone(), Arc::new(Mutex::new(copy)))
             })
@@ -234,6 +245,7 @@ impl Disk for MemoryDisk {
             disk: self.clone(),
             content,
             access: Access::Write,
+            held: Mutex::default(),
         }))
     }
 
@@ -248,6 +260,7 @@ impl Disk for MemoryDisk {
             disk: self.clone(),
             content,
             access,
+            held: Mutex::default(),
         }))
     }
 
@@ -311,6 +324,7 @@ impl Disk for MemoryDisk {
             durable: bytes.clone(),
             bytes,
             private: true,
+            holders: Holders::default(),
         };
         state
             .files
@@ -340,6 +354,19 @@ struct MemoryFile {
     disk: MemoryDisk,
     content: Arc<Mutex<Content>>,
     access: Access,
+    held: Mutex<Option<Sharing>>,
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let held = lock(&self.held).take();
+        let holders = &mut lock(&self.content).holders;
+        match held {
+            Some(Sharing::Shared) => holders.shared -= 1,
+            Some(Sharing::Exclusive) => holders.exclusive = false,
+            None => (),
+        }
+    }
 }
 
 impl MemoryFile {
@@ -410,6 +437,23 @@ impl DiskFile for MemoryFile {
         let mut content = lock(&self.content);
         content.durable = content.bytes.clone();
         Ok(())
+    }
+
+    fn try_hold(&self, sharing: Sharing) -> io::Result<bool> {
+        let mut held = lock(&self.held);
+        let holders = &mut lock(&self.content).holders;
+        let free = match sharing {
+            Sharing::Shared => !holders.exclusive,
+            Sharing::Exclusive => !holders.exclusive && holders.shared == 0,
+        };
+        if free && held.is_none() {
+            *held = Some(sharing);
+            match sharing {
+                Sharing::Shared => holders.shared += 1,
+                Sharing::Exclusive => holders.exclusive = true,
+            }
+        }
+        Ok(free)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Access, Disk, DiskFile, DiskLock};
+use super::{Access, Disk, DiskFile, DiskLock, Sharing};
 
 /// Zeros are written in pieces of this size.
 const ZEROS_BYTES: usize = 256 << 10;
@@ -201,6 +201,18 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn try_hold(&self, sharing: Sharing) -> io::Result<bool> {
+        let held = match sharing {
+            Sharing::Shared => self.0.try_lock_shared(),
+            Sharing::Exclusive => self.0.try_lock(),
+        };
+        match held {
+            Ok(()) => Ok(true),
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -34,7 +34,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::memory::WholeFile;
-use super::{Access, Disk, DiskFile, DiskLock, MemoryDisk};
+use super::{Access, Disk, DiskFile, DiskLock, MemoryDisk, Sharing};
 
 mod replay;
 #[cfg(test)]
@@ -502,6 +502,10 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
+    fn try_hold(&self, sharing: Sharing) -> io::Result<bool> {
+        self.file.try_hold(sharing)
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

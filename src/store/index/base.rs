@@ -47,6 +47,14 @@ pub(crate) trait Lose: Send + Sync + std::fmt::Debug {
     fn lose(&self, file: u64, reason: &str);
 }
 
+/// For readers whom nobody can help: the error they get says it all.
+#[derive(Debug)]
+pub(crate) struct Alone;
+
+impl Lose for Alone {
+    fn lose(&self, _file: u64, _reason: &str) {}
+}
+
 type KeyAndValue = (Vec<u8>, Vec<u8>);
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 

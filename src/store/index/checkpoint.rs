@@ -17,7 +17,7 @@ use super::tail::{Tail, TailContext, level_len};
 use crate::hash::Hash;
 use crate::limits::{INDEX_CACHE_BYTES, RETIRED_BYTES_MAX, RETIRED_NS_MAX};
 use crate::store::body::StoreRole;
-use crate::store::disk::{Access, Disk, DiskFile};
+use crate::store::disk::{Access, Disk, DiskFile, Sharing};
 use crate::store::pages::CheckedPages;
 use crate::tree::tile::{TILE_WIDTH, TileId};
 
@@ -25,6 +25,9 @@ use crate::tree::tile::{TILE_WIDTH, TileId};
 pub(crate) const INDEX_FILE: &str = "index.redb";
 /// Its name while it is made anew.
 pub(crate) const INDEX_FILE_NEW: &str = "index.redb.new";
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
 
 type Rows<'t> = RedbTable<'t, &'static [u8], &'static [u8]>;
 
@@ -45,11 +48,10 @@ impl Checkpoint {
         name: &str,
         keys: &IndexKeys,
     ) -> Result<Self, IndexError> {
-        remove(disk, name).map_err(|error| IndexError::from(redb::StorageError::Io(error)))?;
-        let file = disk
-            .create(name)
-            .map_err(|error| IndexError::from(redb::StorageError::Io(error)))?;
-        Self::over(file, keys)
+        remove(disk, name).map_err(io_error)?;
+        let file = disk.create(name).map_err(io_error)?;
+        file.try_hold(Sharing::Exclusive).map_err(io_error)?;
+        Self::over(CheckedPages::new(file, keys.pages), keys)
     }
 
     /// Opens the index, if there is one, and says what it covers.
@@ -57,20 +59,40 @@ impl Checkpoint {
         disk: &dyn Disk,
         keys: &IndexKeys,
     ) -> Result<Option<(Self, StateRow)>, IndexError> {
-        let file = match disk.open(INDEX_FILE, Access::Write) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(redb::StorageError::Io(error).into()),
+        let Some(mut file) = open_if_there(disk, Access::Write)? else {
+            return Ok(None);
         };
-        let mut checkpoint = Self::over(file, keys)?;
+        if !file.try_hold(Sharing::Exclusive).map_err(io_error)? {
+            // Whoever reads it keeps what they read; we go on in a copy.
+            file = replace_by_copy(disk, &*file).map_err(io_error)?;
+        }
+        Self::with_state(CheckedPages::new(file, keys.pages), keys).map(Some)
+    }
+
+    /// The same without changing the file, unless a process writes to it.
+    pub(crate) fn open_read_only(
+        disk: &dyn Disk,
+        keys: &IndexKeys,
+    ) -> Result<Option<(Self, StateRow)>, IndexError> {
+        let Some(file) = open_if_there(disk, Access::Read)? else {
+            return Ok(None);
+        };
+        if !file.try_hold(Sharing::Shared).map_err(io_error)? {
+            return Ok(None);
+        }
+        let pages = CheckedPages::read_only(file, keys.pages).map_err(io_error)?;
+        Self::with_state(pages, keys).map(Some)
+    }
+
+    fn with_state(pages: CheckedPages, keys: &IndexKeys) -> Result<(Self, StateRow), IndexError> {
+        let mut checkpoint = Self::over(pages, keys)?;
         let state = checkpoint.state()?;
         checkpoint.retired_next = state.retired_next;
         checkpoint.retired_bytes = state.retired_bytes;
-        Ok(Some((checkpoint, state)))
+        Ok((checkpoint, state))
     }
 
-    fn over(file: Arc<dyn DiskFile>, keys: &IndexKeys) -> Result<Self, IndexError> {
-        let pages = CheckedPages::new(file, keys.pages);
+    fn over(pages: CheckedPages, keys: &IndexKeys) -> Result<Self, IndexError> {
         let db = guarded(|| {
             Ok(Builder::new()
                 .set_cache_size(INDEX_CACHE_BYTES)
@@ -142,6 +164,41 @@ impl Checkpoint {
             Ok(())
         })
     }
+}
+
+/// An error of the disk as the index has it.
+pub(crate) fn io_error(error: std::io::Error) -> IndexError {
+    redb::StorageError::Io(error).into()
+}
+
+fn open_if_there(disk: &dyn Disk, access: Access) -> Result<Option<Arc<dyn DiskFile>>, IndexError> {
+    match disk.open(INDEX_FILE, access) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+/// Puts a copy of the index in its place and returns it. A crash leaves the old
+/// file or the copy, which are the same.
+fn replace_by_copy(disk: &dyn Disk, file: &dyn DiskFile) -> std::io::Result<Arc<dyn DiskFile>> {
+    remove(disk, INDEX_FILE_NEW)?;
+    let copy = disk.create(INDEX_FILE_NEW)?;
+    copy.try_hold(Sharing::Exclusive)?;
+    let mut piece = vec![0; COPY_BYTES];
+    let mut at = 0;
+    loop {
+        let got = file.read_at(at, &mut piece)?;
+        let Some(bytes) = piece.get(..got).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        copy.write_at(at, bytes)?;
+        at += got as u64;
+    }
+    copy.sync()?;
+    disk.rename(INDEX_FILE_NEW, INDEX_FILE)?;
+    disk.sync_dir("")?;
+    Ok(copy)
 }
 
 /// Removes a file, if it is there.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::store::disk::DiskFile;
+use crate::store::disk::{DiskFile, Sharing};
 
 /// Bytes in a block.
 const BLOCK_BYTES: usize = 4096;
@@ -83,6 +83,10 @@ impl Overlay {
 }
 
 impl DiskFile for Overlay {
+    fn try_hold(&self, sharing: Sharing) -> io::Result<bool> {
+        self.file.try_hold(sharing)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.changes().len)
     }

@@ -12,7 +12,7 @@ use super::mirror::{ingest, mirror_disk, open_mirror, seen, span};
 use super::*;
 use crate::hash;
 use crate::ledger::Ingest;
-use crate::store::disk::{Access, Disk, DiskFile, DiskLock, Fault, FaultKind};
+use crate::store::disk::{Access, Disk, DiskFile, DiskLock, Fault, FaultKind, Sharing};
 use crate::store::record::{Group, Position, RecordType, SegmentHeader};
 
 const SEGMENT: &str = "log/0000000001.seg";
@@ -91,6 +91,10 @@ impl Disk for Hooked {
 }
 
 impl DiskFile for HookedFile {
+    fn try_hold(&self, sharing: Sharing) -> io::Result<bool> {
+        self.0.try_hold(sharing)
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
