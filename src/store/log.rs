@@ -133,7 +133,13 @@ impl LogWriter {
         } = at;
         let (header, keys) = (segment.header, segment.keys.clone());
         let file = disk.open(&segment_name(header.number), Access::Write)?;
-        let reserve = Reserve::new(disk.clone(), reserve_bytes, header.number, end.offset());
+        let reserve = Reserve::new(
+            disk.clone(),
+            reserve_bytes,
+            segment_bytes,
+            header.number,
+            end.offset(),
+        );
         Ok(Self {
             disk,
             segment_bytes,
