@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use super::index::{Effect, Location, RequestKey, request_key};
 use super::record::{Group, Position, RecordType};
 use super::{AppendError, Appended, StoreError};
-use crate::entry::{ContextId, Draft, Entry, leaf_hash};
+use crate::entry::{ContextId, Draft, Entry, leaf_hashes};
 use crate::hash::Hash;
 use crate::lamport;
 use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, RECORD_HEADER_BYTES, SEQUENCE_MAX};
@@ -152,16 +152,15 @@ impl Unhashed {
             let (number, after) = works.get_mut(run.work)?;
             let (_, hashed) = leaves.get_mut(run.work)?;
             let mut nodes = Vec::new();
-            for header in Run::decode(bytes).ok()?.headers() {
-                let leaf = leaf_hash(header);
-                hashed.push(leaf);
-                let report = |id, hash| {
-                    if super::index::is_tile_node(id) {
-                        nodes.push((id, hash));
-                    }
-                };
-                after.frontier.append_with(leaf, report).ok()?;
-            }
+            let headers: Vec<&[u8]> = Run::decode(bytes).ok()?.headers().collect();
+            let new = leaf_hashes(&headers);
+            let report = |id, hash| {
+                if super::index::is_tile_node(id) {
+                    nodes.push((id, hash));
+                }
+            };
+            after.frontier.append_all(&new, report).ok()?;
+            hashed.extend(new);
             (after.lamport, after.appended_at_ns) = run.times;
             let effect = Effect::run(*number, run.first, after.clone(), nodes, run.requests);
             effects.push((run.offset, run.body_len, effect));
