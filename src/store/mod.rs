@@ -27,6 +27,7 @@ mod audit;
 mod body;
 pub mod disk;
 mod handle;
+mod hasher;
 mod head_note;
 mod index;
 mod ingest;

@@ -14,8 +14,8 @@ use super::{AppendError, Appended, StoreError};
 use crate::entry::{ContextId, Draft, Entry, leaf_hashes};
 use crate::hash::Hash;
 use crate::lamport;
-use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, RECORD_HEADER_BYTES, SEQUENCE_MAX};
-use crate::run::{Accumulator, Run, RunBuilder};
+use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, SEQUENCE_MAX};
+use crate::run::{Accumulator, RunBuilder, RunHeaders};
 
 /// What planning reads of the store.
 pub(crate) trait PlanState {
@@ -52,6 +52,7 @@ struct PlannedRun {
     first: u64,
     /// Lamport and wall-clock time of its last entry.
     times: (u64, u64),
+    headers: RunHeaders,
     requests: Vec<(RequestKey, u64)>,
 }
 
@@ -120,7 +121,7 @@ pub(crate) struct Planned {
     pub(crate) spent: Vec<Draft>,
 }
 
-/// Runs whose leaves are hashed while the group is synced.
+/// Runs whose leaves are hashed while the group is written and synced.
 #[derive(Default)]
 pub(crate) struct Unhashed {
     runs: Vec<PlannedRun>,
@@ -136,9 +137,9 @@ pub(crate) struct Hashed {
 }
 
 impl Unhashed {
-    /// Hashes the leaves of all runs from the group's bytes, and what they make
-    /// of their trees. `None` if the bytes are not the planned ones.
-    pub(crate) fn hash(self, group: &[u8]) -> Option<Hashed> {
+    /// Hashes the leaves of all runs, and what they make of their trees. `None`
+    /// would be a defect of the plan.
+    pub(crate) fn hash(self) -> Option<Hashed> {
         let mut works = self.works;
         let mut leaves: Vec<(u64, Vec<Hash>)> = works
             .iter()
@@ -146,13 +147,10 @@ impl Unhashed {
             .collect();
         let mut effects = Vec::with_capacity(self.runs.len());
         for run in self.runs {
-            let start = usize::try_from(run.offset).ok()? + RECORD_HEADER_BYTES;
-            let body = group.get(start..start + run.body_len as usize)?;
-            let (_, bytes) = super::body::get_run(body).ok()?;
             let (number, after) = works.get_mut(run.work)?;
             let (_, hashed) = leaves.get_mut(run.work)?;
             let mut nodes = Vec::new();
-            let headers: Vec<&[u8]> = Run::decode(bytes).ok()?.headers().collect();
+            let headers: Vec<&[u8]> = run.headers.iter().collect();
             let new = leaf_hashes(&headers);
             let report = |id, hash| {
                 if super::index::is_tile_node(id) {
@@ -521,9 +519,10 @@ impl Work {
             return;
         }
         let first = self.run.first();
+        let mut headers = RunHeaders::default();
         let (offset, body_len) = group.add(RecordType::Run, |out| {
             out.extend_from_slice(&self.number.to_le_bytes());
-            self.run.finish_into(out);
+            headers = self.run.finish_and_keep(out);
         });
         runs.push(PlannedRun {
             offset,
@@ -531,6 +530,7 @@ impl Work {
             work,
             first,
             times: (self.tip.lamport, self.tip.appended_at_ns),
+            headers,
             requests: std::mem::take(&mut self.requests),
         });
     }
