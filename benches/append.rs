@@ -207,15 +207,20 @@ impl Bench {
 /// own.
 fn pipelined(size: u64, rounds: u64) {
     let (plain_dir, dir) = (directory(), directory());
-    let bytes = rounds * plain_bytes(0, size).len() as u64;
+    let bytes = (rounds + WARM_UP) * plain_bytes(0, size).len() as u64;
     let mut plain = Plain::new(&plain_dir, bytes + (1 << 20));
     let store = new_store(&dir, RESERVE_BYTES);
     let context = ContextId::new("bench").unwrap();
     let (mut plain_time, mut store_time) = (Duration::ZERO, Duration::ZERO);
+    for round in 0..WARM_UP {
+        plain.append(&plain_bytes(round * size, size));
+        store.append(batch(&context, round * size, size)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(30));
     // Long enough for the queue to stay filled.
     let each = rounds / PIPELINED_BLOCKS;
     for block in 0..PIPELINED_BLOCKS {
-        let from = block * each * size;
+        let from = (WARM_UP + block * each) * size;
         let prepared: Vec<_> = (0..each)
             .map(|round| plain_bytes(from + round * size, size))
             .collect();

@@ -70,7 +70,7 @@ impl Series {
 
 fn singles() {
     // A store that never folds by time still does by size, and at close.
-    let never = Duration::from_secs(3600);
+    let never = Duration::from_hours(1);
     let mut all = [
         series("never", never),
         series("every 2 s", Duration::from_secs(2)),

@@ -407,6 +407,12 @@ pub fn leaf_hash(header: &[u8]) -> Hash {
     hash::keyed(Role::Leaf, header)
 }
 
+/// The leaf hashes of many encoded headers.
+#[must_use]
+pub fn leaf_hashes(headers: &[&[u8]]) -> Vec<Hash> {
+    hash::keyed_many(Role::Leaf, headers)
+}
+
 /// An entry to be appended: everything but its place and its times. The
 /// payload is hashed here, in the caller's thread.
 #[derive(Clone, PartialEq, Eq)]

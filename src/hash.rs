@@ -12,6 +12,8 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+mod lanes;
+
 /// A 32-byte BLAKE3 value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Hash([u8; Hash::LEN]);
@@ -152,6 +154,50 @@ pub fn keyed_with(key: &[u8; 32], bytes: &[u8]) -> Hash {
     Hash(*blake3::keyed_hash(key, bytes).as_bytes())
 }
 
+/// [`keyed`] of each input, in the same order: at half the time or less if there
+/// are many of about the same length.
+#[must_use]
+pub fn keyed_many(role: Role, inputs: &[&[u8]]) -> Vec<Hash> {
+    let mut out = vec![Hash::default(); inputs.len()];
+    // Neighbours of the same number of blocks go side by side.
+    let blocks = |input: &[u8]| lanes::blocks(input.len());
+    let mut rest = out.as_mut_slice();
+    for alike in inputs.chunk_by(|a, b| blocks(a) == blocks(b)) {
+        let (here, after) = rest.split_at_mut(alike.len());
+        rest = after;
+        for (inputs, out) in alike
+            .chunks(lanes::LANES)
+            .zip(here.chunks_mut(lanes::LANES))
+        {
+            // Few lanes take as long as many.
+            if inputs.len() < lanes::LANES / 2 || inputs[0].len() > lanes::CHUNK_BYTES {
+                for (input, out) in inputs.iter().zip(out) {
+                    *out = keyed(role, input);
+                }
+            } else {
+                lanes::keyed(role.key(), inputs, out);
+            }
+        }
+    }
+    out
+}
+
+/// [`node`] of each pair of neighbours; a last one without a pair is left out.
+#[must_use]
+pub fn node_many(children: &[Hash]) -> Vec<Hash> {
+    let pairs: Vec<[u8; 2 * Hash::LEN]> = children.chunks_exact(2).map(join).collect();
+    let inputs: Vec<&[u8]> = pairs.iter().map(<[u8; 64]>::as_slice).collect();
+    keyed_many(Role::Node, &inputs)
+}
+
+fn join(pair: &[Hash]) -> [u8; 2 * Hash::LEN] {
+    let mut both = [0u8; 2 * Hash::LEN];
+    for (half, hash) in both.chunks_exact_mut(Hash::LEN).zip(pair) {
+        half.copy_from_slice(&hash.0);
+    }
+    both
+}
+
 /// A key for `context` (a constant of this crate) from `material`.
 #[must_use]
 pub fn derive_key(context: &str, material: &[u8]) -> [u8; 32] {
@@ -161,10 +207,7 @@ pub fn derive_key(context: &str, material: &[u8]) -> [u8; 32] {
 /// The hash of an inner tree node: `keyed(node, left || right)`.
 #[must_use]
 pub fn node(left: &Hash, right: &Hash) -> Hash {
-    let mut both = [0u8; 2 * Hash::LEN];
-    both[..Hash::LEN].copy_from_slice(&left.0);
-    both[Hash::LEN..].copy_from_slice(&right.0);
-    keyed(Role::Node, &both)
+    keyed(Role::Node, &join(&[*left, *right]))
 }
 
 /// The root of the empty tree: `keyed(node, "")`.
@@ -221,6 +264,31 @@ mod tests {
             assert!(seen.insert(keyed(role, &[0; 64])));
         }
         assert!(seen.insert(content(b"")));
+    }
+
+    #[test]
+    fn many_are_hashed_like_one_by_one() {
+        let bytes: Vec<u8> = (0..1300u32).map(|i| (i * i % 251) as u8).collect();
+        // Every length, alone and beside 1 to 40 others of about that length.
+        for len in (0..140).chain([192, 193, 959, 960, 1023, 1024, 1025, 1100]) {
+            for count in [1, 7, 8, 15, 16, 17, 40] {
+                let inputs: Vec<&[u8]> = (0..count)
+                    .map(|i| &bytes[i..i + len + i % 3 * (len % 2)])
+                    .collect();
+                let one_by_one: Vec<Hash> = inputs
+                    .iter()
+                    .map(|input| keyed(Role::Leaf, input))
+                    .collect();
+                assert_eq!(keyed_many(Role::Leaf, &inputs), one_by_one, "{len} {count}");
+            }
+        }
+        assert_eq!(keyed_many(Role::Leaf, &[]), []);
+        let children: Vec<Hash> = (0..77u8).map(|i| content(&[i])).collect();
+        let parents: Vec<Hash> = children
+            .chunks_exact(2)
+            .map(|c| node(&c[0], &c[1]))
+            .collect();
+        assert_eq!(node_many(&children), parents);
     }
 
     #[test]

@@ -95,6 +95,10 @@ pub const RETIRED_NS_MAX: u64 = 3_600_000_000_000;
 pub const RETIRED_BYTES_MAX: u64 = 64 << 20;
 /// Memory of the index's cache: 64 MiB.
 pub const INDEX_CACHE_BYTES: usize = 64 << 20;
+/// Memory of the filter over request ids on disk: 16 MiB.
+pub const REQUEST_FILTER_BYTES: usize = 16 << 20;
+/// Request ids on disk, beyond which the filter is not worth filling.
+pub const REQUEST_FILTER_IDS_MAX: u64 = 20_000_000;
 /// Memory of the tail after which it is folded into the index: 32 MiB.
 pub const TAIL_FOLD_BYTES: usize = 32 << 20;
 /// Memory of all that is not folded yet, after which appends are refused:

@@ -164,6 +164,25 @@ impl RunBuilder {
 
     /// Appends the run's bytes to `out` and starts anew.
     pub fn finish_into(&mut self, out: &mut Vec<u8>) {
+        self.write_into(out);
+        self.ends.clear();
+        self.headers.clear();
+        self.payloads.clear();
+    }
+
+    /// [`Self::finish_into`], handing the headers out to be hashed.
+    pub fn finish_and_keep(&mut self, out: &mut Vec<u8>) -> RunHeaders {
+        self.write_into(out);
+        self.payloads.clear();
+        // The next run of a context is likely as long.
+        let (bytes, ends) = (self.headers.len(), self.ends.len());
+        RunHeaders {
+            ends: std::mem::replace(&mut self.ends, Vec::with_capacity(ends)),
+            bytes: std::mem::replace(&mut self.headers, Vec::with_capacity(bytes)),
+        }
+    }
+
+    fn write_into(&self, out: &mut Vec<u8>) {
         let count = u16::try_from(self.ends.len()).unwrap_or(u16::MAX);
         let headers = u32::try_from(self.headers.len()).unwrap_or(u32::MAX);
         let payloads = u32::try_from(self.payloads.len()).unwrap_or(u32::MAX);
@@ -178,9 +197,25 @@ impl RunBuilder {
         }
         out.extend_from_slice(&self.headers);
         out.extend_from_slice(&self.payloads);
-        self.ends.clear();
-        self.headers.clear();
-        self.payloads.clear();
+    }
+}
+
+/// The headers of a finished run: what its leaves are hashed from.
+#[derive(Debug, Default)]
+pub struct RunHeaders {
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl RunHeaders {
+    /// The bytes of each header, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        self.ends.iter().map_while(move |end| {
+            let header = self.bytes.get(from..*end as usize)?;
+            from = *end as usize;
+            Some(header)
+        })
     }
 }
 

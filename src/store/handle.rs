@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
 use super::index::base::Alone;
+use super::index::filter::RequestFilter;
 use super::index::{Base, Index};
 use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
@@ -116,7 +117,9 @@ impl Store {
         let (replayed, keeper, index_discarded) = read_log(&disk, &options, &mailbox)?;
         check_signer(&replayed.index, signer.as_ref())?;
         let bytes_read = replayed.bytes_read;
-        let (index, log, mended) = replayed.mend(&disk, &options)?;
+        let (mut index, log, mended) = replayed.mend(&disk, &options)?;
+        let filter = Arc::new(RequestFilter::new());
+        index.below.filter = Some(filter.clone());
         let head_note_missing = index.published.head().is_some() && mended.head_note.is_none();
         let (torn_bytes, rewritten_bytes) = (mended.torn_bytes, mended.rewritten_bytes);
         let covered = index.covered();
@@ -132,6 +135,7 @@ impl Store {
             tail_bytes_max: options.tail_bytes_max,
             mailbox,
             covered,
+            filter,
         })?;
         let writer = Writer::new(
             disk,

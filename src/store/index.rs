@@ -37,6 +37,7 @@ pub(crate) mod base;
 pub(crate) mod checkpoint;
 mod effect;
 pub(crate) mod error;
+pub(crate) mod filter;
 pub(crate) mod layers;
 mod pending;
 pub(crate) mod place;
@@ -51,7 +52,9 @@ pub(crate) use effect::Effect;
 pub use error::Inconsistency;
 pub(crate) use error::{ApplyError, IndexError};
 pub(crate) use layers::{Base, Below, ContextView, LayeredTiles};
-pub(crate) use place::{Location, RequestKey, RunFacts, RunPlace, key_hash, request_key};
+pub(crate) use place::{
+    FactsBuilder, Location, RequestKey, RunFacts, RunPlace, key_hash, request_key,
+};
 pub(crate) use rows::{Cover, StateRow};
 pub(crate) use tail::{ContextState, Tail};
 use tail::{Retired, RunAdded};
@@ -455,7 +458,8 @@ impl Index {
 
     /// What was frozen is on disk now.
     pub(crate) fn folded(&mut self, base: Base) {
-        self.below = Below { frozen: None, base };
+        self.below.frozen = None;
+        self.below.base = base;
     }
 }
 

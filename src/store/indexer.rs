@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::index::base::Lose;
+use super::index::filter::RequestFilter;
 use super::index::{Base, Cover, FoldJob, Index};
 use super::keeper::Keeper;
 use super::queue::{Hold, Queue};
@@ -168,6 +169,7 @@ pub(crate) struct Work<C> {
     pub(crate) mailbox: Arc<Mailbox>,
     /// What the base covers, if there is one.
     pub(crate) covered: Option<Cover>,
+    pub(crate) filter: Arc<RequestFilter>,
 }
 
 impl Indexer {
@@ -218,7 +220,21 @@ impl Drop for Done {
 }
 
 impl<C> Work<C> {
+    /// From here on new request ids need no look at what is on disk.
+    fn fill_filter(&self) {
+        let base = self.read().below.base.clone();
+        let filled = match &base {
+            Base::Ready(reader) => reader.noting(reader.fill(&self.filter)),
+            Base::Empty => Ok(true),
+            Base::Lost => Ok(false),
+        };
+        if matches!(filled, Ok(true)) {
+            self.filter.complete();
+        }
+    }
+
     fn run(mut self) {
+        self.fill_filter();
         let mut job: Option<FoldJob> = None;
         let mut lost = false;
         let mut pause = RETRY_FIRST;
@@ -265,6 +281,9 @@ impl<C> Work<C> {
 
     fn fold(&mut self, job: &FoldJob) -> Result<(), String> {
         let role = self.read().role;
+        for (number, key) in job.tail.requests.keys() {
+            self.filter.add(*number, key);
+        }
         let base = self.keeper.fold(job, role).map_err(|e| e.to_string())?;
         self.keeper.name().map_err(|e| e.to_string())?;
         self.covered = Some(job.state.cover);

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use super::StoreError;
 use super::disk::{Access, Disk, DiskFile};
@@ -24,9 +23,6 @@ const OPEN_SEGMENTS_MAX: usize = 32;
 
 /// Memory of a group that is kept for the next one: 4 MiB.
 const SPARE_BYTES_MAX: usize = 4 << 20;
-
-/// Groups of this size are hashed while they are synced: 32 KiB.
-const OVERLAP_BYTES_MIN: usize = 32 << 10;
 
 /// Why a group was not made durable.
 #[derive(Debug)]
@@ -135,7 +131,13 @@ impl LogWriter {
         } = at;
         let (header, keys) = (segment.header, segment.keys.clone());
         let file = disk.open(&segment_name(header.number), Access::Write)?;
-        let reserve = Reserve::new(disk.clone(), reserve_bytes, header.number, end.offset());
+        let reserve = Reserve::new(
+            disk.clone(),
+            reserve_bytes,
+            segment_bytes,
+            header.number,
+            end.offset(),
+        );
         Ok(Self {
             disk,
             segment_bytes,
@@ -195,7 +197,7 @@ impl LogWriter {
     }
 
     /// Appends a group without syncing it. Only a mark, which holds nothing, may
-    /// stay so; any other group is synced ([`Self::sync_while`]) before the next.
+    /// stay so; any other group is synced ([`Self::sync`]) before the next.
     pub(crate) fn write(&mut self, group: Group) -> Result<Position, WriteError> {
         let would_end = u64::from(self.end.offset()) + group.len();
         let full = would_end > self.segment_bytes && self.end.offset() > SEGMENT_HEADER_LEN;
@@ -270,41 +272,6 @@ impl LogWriter {
         })?;
         self.synced = self.end;
         Ok(())
-    }
-
-    /// Makes the group just written durable while `work` looks at its bytes. A
-    /// small group is not worth a thread.
-    pub(crate) fn sync_while<T>(
-        &mut self,
-        work: impl FnOnce(&[u8]) -> T,
-    ) -> (T, Result<(), WriteError>) {
-        let (file, bytes) = (&*self.file, &*self.spare);
-        if bytes.len() < OVERLAP_BYTES_MIN {
-            let out = work(bytes);
-            return (out, self.sync());
-        }
-        let (out, synced) = thread::scope(|scope| {
-            let name = "ledger-sync".to_owned();
-            let sync = thread::Builder::new()
-                .name(name)
-                .spawn_scoped(scope, || file.sync());
-            let out = work(bytes);
-            let synced = match sync {
-                Ok(sync) => sync
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("the sync panicked"))),
-                // No thread to be had: one after the other.
-                Err(_) => file.sync(),
-            };
-            (out, synced)
-        });
-        let synced = synced
-            .map(|()| self.synced = self.end)
-            .map_err(|error| WriteError::Failed {
-                what: "sync",
-                error,
-            });
-        (out, synced)
     }
 
     /// Gives the reserve back and makes the log durable.

@@ -28,6 +28,7 @@ mod body;
 pub mod disk;
 mod doors;
 mod handle;
+mod hasher;
 mod head_note;
 mod index;
 mod indexer;

@@ -8,14 +8,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::index::{ContextState, Effect, IndexError, Location, RequestKey, RunFacts, request_key};
+use super::index::{
+    ContextState, Effect, FactsBuilder, IndexError, Location, RequestKey, RunFacts, request_key,
+};
 use super::record::{Group, Position, RecordType};
 use super::{AppendError, Appended, StoreError};
-use crate::entry::{ContextId, Draft, Entry, Header, leaf_hash};
+use crate::entry::{ContextId, Draft, Entry, leaf_hashes};
 use crate::hash::Hash;
 use crate::lamport;
-use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, RECORD_HEADER_BYTES, SEQUENCE_MAX};
-use crate::run::{Accumulator, Run, RunBuilder};
+use crate::limits::{PAYLOAD_INLINE_BYTES_MAX, SEQUENCE_MAX};
+use crate::run::{Accumulator, RunBuilder, RunHeaders};
 
 /// What planning reads of the store.
 pub(crate) trait PlanState {
@@ -41,6 +43,7 @@ struct Work {
     tip: Tip,
     run: RunBuilder,
     /// Of the run being built.
+    facts: FactsBuilder,
     requests: Vec<(RequestKey, u64)>,
 }
 
@@ -52,6 +55,8 @@ struct PlannedRun {
     first: u64,
     /// Lamport and wall-clock time of its last entry.
     times: (u64, u64),
+    headers: RunHeaders,
+    facts: RunFacts,
     requests: Vec<(RequestKey, u64)>,
 }
 
@@ -122,7 +127,7 @@ pub(crate) struct Planned {
     pub(crate) spent: Vec<Draft>,
 }
 
-/// Runs whose leaves are hashed while the group is synced.
+/// Runs whose leaves are hashed while the group is written and synced.
 #[derive(Default)]
 pub(crate) struct Unhashed {
     runs: Vec<PlannedRun>,
@@ -138,9 +143,9 @@ pub(crate) struct Hashed {
 }
 
 impl Unhashed {
-    /// Hashes the leaves of all runs from the group's bytes, and what they make
-    /// of their trees. `None` if the bytes are not the planned ones.
-    pub(crate) fn hash(self, group: &[u8]) -> Option<Hashed> {
+    /// Hashes the leaves of all runs, and what they make of their trees. `None`
+    /// would be a defect of the plan.
+    pub(crate) fn hash(self) -> Option<Hashed> {
         let mut works = self.works;
         let mut leaves: Vec<(u64, Vec<Hash>)> = works
             .iter()
@@ -148,24 +153,18 @@ impl Unhashed {
             .collect();
         let mut effects = Vec::with_capacity(self.runs.len());
         for run in self.runs {
-            let start = usize::try_from(run.offset).ok()? + RECORD_HEADER_BYTES;
-            let body = group.get(start..start + run.body_len as usize)?;
-            let (_, bytes) = super::body::get_run(body).ok()?;
             let (number, after) = works.get_mut(run.work)?;
             let (_, hashed) = leaves.get_mut(run.work)?;
             let mut nodes = Vec::new();
-            let mut facts = RunFacts::gather();
-            for header in Run::decode(bytes).ok()?.headers() {
-                facts.add(&Header::decode(header).ok()?);
-                let leaf = leaf_hash(header);
-                hashed.push(leaf);
-                let report = |id, hash| {
-                    if super::index::is_tile_node(id) {
-                        nodes.push((id, hash));
-                    }
-                };
-                after.frontier.append_with(leaf, report).ok()?;
-            }
+            let headers: Vec<&[u8]> = run.headers.iter().collect();
+            let new = leaf_hashes(&headers);
+            let report = |id, hash| {
+                if super::index::is_tile_node(id) {
+                    nodes.push((id, hash));
+                }
+            };
+            after.frontier.append_all(&new, report).ok()?;
+            hashed.extend(new);
             (after.lamport, after.appended_at_ns) = run.times;
             let effect = Effect::Run {
                 number: *number,
@@ -174,7 +173,7 @@ impl Unhashed {
                 after: Box::new(after.clone()),
                 nodes,
                 requests: run.requests,
-                facts: Box::new(facts.finish()),
+                facts: Box::new(run.facts),
             };
             effects.push((run.offset, run.body_len, effect));
         }
@@ -281,6 +280,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             },
             before,
             run: RunBuilder::default(),
+            facts: FactsBuilder::default(),
             requests: Vec::new(),
         });
         self.by_id.insert(id.clone(), self.works.len() - 1);
@@ -488,6 +488,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             self.effects.push((offset, body_len, effect));
         }
         work.run.push_unhashed(&header, payload)?;
+        work.facts.add(&header);
         work.tip = tip;
         Ok(())
     }
@@ -544,9 +545,10 @@ impl Work {
             return;
         }
         let first = self.run.first();
+        let mut headers = RunHeaders::default();
         let (offset, body_len) = group.add(RecordType::Run, |out| {
             out.extend_from_slice(&self.before.number.to_le_bytes());
-            self.run.finish_into(out);
+            headers = self.run.finish_and_keep(out);
         });
         runs.push(PlannedRun {
             offset,
@@ -554,6 +556,8 @@ impl Work {
             work,
             first,
             times: (self.tip.lamport, self.tip.appended_at_ns),
+            headers,
+            facts: self.facts.finish(),
             requests: std::mem::take(&mut self.requests),
         });
     }

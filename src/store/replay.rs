@@ -8,7 +8,7 @@ use super::StoreError;
 use super::body::{self, StoreRole};
 use super::index::base::Reader;
 use super::index::{
-    ApplyError, Base, Cover, Effect, Inconsistency, Index, IndexError, Location, RunFacts,
+    ApplyError, Base, Cover, Effect, FactsBuilder, Inconsistency, Index, IndexError, Location,
     StateRow, request_key,
 };
 use super::log::LogReader;
@@ -260,7 +260,7 @@ impl Index {
         let run = Run::decode(run)?;
         let (mut nodes, mut requests) = (Vec::new(), Vec::new());
         let mut stored = Ok(true);
-        let mut facts = RunFacts::gather();
+        let mut facts = FactsBuilder::default();
         let mut after = base.clone();
         after.extend(
             &run,

@@ -18,7 +18,7 @@ use super::log::LogReader;
 use super::record::RecordType;
 use crate::directory::path::{Found, find};
 use crate::encoding::DecodeError;
-use crate::entry::{ContextId, Entry, leaf_hash};
+use crate::entry::{ContextId, Entry, leaf_hash, leaf_hashes};
 use crate::hash::{self, Hash};
 use crate::head::SignedHead;
 use crate::note::VerifierKey;
@@ -462,11 +462,10 @@ impl View {
             let body = self.run_body(view, &run)?;
             let (_, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
             let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
-            for (at, header) in (run.first..).zip(stored.headers()) {
-                if (sequence..=end).contains(&at) {
-                    leaves.push(leaf_hash(header));
-                }
-            }
+            let wanted = (run.first..).zip(stored.headers());
+            let wanted = wanted.filter(|(at, _)| (sequence..=end).contains(at));
+            let wanted: Vec<&[u8]> = wanted.map(|(_, header)| header).collect();
+            leaves.extend(leaf_hashes(&wanted));
             sequence = run.last + 1;
         }
         Ok(leaves)

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
 use super::handle::{AppendDone, Command, StoreDone, refuse};
+use super::hasher::Hasher;
 use super::head_note::HeadNote;
 use super::index::{ApplyError, ContextState, Index, IndexError, RequestKey};
 use super::indexer::{Indexer, hold};
@@ -79,6 +80,7 @@ pub(super) struct Writer {
     /// When the tail is folded next, if anything changes.
     pub(super) fold_at: Instant,
     pub(super) log: LogWriter,
+    hasher: Hasher,
     pub(super) term: u64,
     pub(super) next_epoch: u64,
     /// Recovery changed the log: the next head needs a second opinion.
@@ -130,6 +132,7 @@ impl Writer {
             indexer,
             fold_at,
             log,
+            hasher: Hasher::default(),
             term: logged.0,
             next_epoch: logged.1.max(noted).saturating_add(1 + cut),
             in_doubt: mended.was_unclean(),
@@ -376,7 +379,7 @@ impl Writer {
     }
 
     /// Makes a group durable, then visible. Nothing is acknowledged before. Its
-    /// leaves are hashed while the disk syncs: no byte of it depends on them.
+    /// leaves are hashed meanwhile: no byte of it depends on them.
     pub(super) fn commit(&mut self, planned: Planned) -> Result<Hashed, StoreError> {
         let Planned {
             group,
@@ -385,20 +388,16 @@ impl Writer {
             touched,
             ..
         } = planned;
-        let (start, hashed) = if group.is_empty() {
-            (self.log.end(), unhashed.hash(&[]))
+        let hashing = self.hasher.start(unhashed, group.len());
+        let start = if group.is_empty() {
+            self.log.end()
         } else {
-            let start = match self.log.write(group) {
+            match self.log.append(group) {
                 Ok(start) => start,
                 Err(error) => return Err(self.note_failure(error)),
-            };
-            let (hashed, synced) = self.log.sync_while(|bytes| unhashed.hash(bytes));
-            if let Err(error) = synced {
-                return Err(self.note_failure(error));
             }
-            (start, hashed)
         };
-        let Some(mut hashed) = hashed else {
+        let Some(mut hashed) = hashing.finish() else {
             return Err(self.fail("a group is not what was planned".into()));
         };
         effects.append(&mut hashed.effects);

@@ -105,6 +105,50 @@ impl Frontier {
         Ok(LeafIndex::new(index))
     }
 
+    /// [`Self::append_with`] for many leaves, whose nodes are hashed side by side.
+    /// Nodes are reported level by level, from the leaves upwards. Refused, with
+    /// nothing changed, if not all of them fit.
+    pub fn append_all(
+        &mut self,
+        leaves: &[Hash],
+        mut report: impl FnMut(NodeId, Hash),
+    ) -> Result<(), ProofError> {
+        let size = self.size.get().saturating_add(leaves.len() as u64);
+        if size > SEQUENCE_MAX {
+            return Err(ProofError::SizeTooLarge { size });
+        }
+        let mut first = NodeId {
+            level: 0,
+            index: self.size.get(),
+        };
+        let mut here = leaves.to_vec();
+        let mut peaks = Vec::new();
+        while !here.is_empty() {
+            for (index, hash) in (first.index..).zip(&here) {
+                let level = first.level;
+                report(NodeId { level, index }, *hash);
+            }
+            // An odd index is a right child: its left sibling is the last peak.
+            if first.index & 1 == 1
+                && let Some(left) = self.peaks.pop()
+            {
+                here.insert(0, left);
+            }
+            let above = hash::node_many(&here);
+            if here.len() & 1 == 1 {
+                peaks.extend(here.last());
+            }
+            here = above;
+            first = NodeId {
+                level: first.level + 1,
+                index: first.index >> 1,
+            };
+        }
+        self.peaks.extend(peaks.iter().rev());
+        self.size = TreeSize::new(size);
+        Ok(())
+    }
+
     /// The layout above.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -162,6 +206,36 @@ mod tests {
             }
             frontier.append(leaf(i)).unwrap();
         }
+    }
+
+    #[test]
+    fn many_leaves_at_once_are_the_same_leaves_one_by_one() {
+        let leaves: Vec<Hash> = (0..600).map(leaf).collect();
+        for before in (0..70).chain([127, 128, 255]) {
+            for count in (0..20).chain([63, 64, 65, 256, 300]) {
+                let mut all = Frontier::new();
+                for leaf in &leaves[..before] {
+                    all.append(*leaf).unwrap();
+                }
+                let mut single = all.clone();
+                let (mut expected, mut got) = (Vec::new(), Vec::new());
+                for leaf in &leaves[before..before + count] {
+                    single
+                        .append_with(*leaf, |id, hash| expected.push((id, hash)))
+                        .unwrap();
+                }
+                all.append_all(&leaves[before..before + count], |id, hash| {
+                    got.push((id, hash));
+                })
+                .unwrap();
+                assert_eq!(all, single, "{before} + {count}");
+                expected.sort_by_key(|(id, _)| (id.level, id.index));
+                assert_eq!(got, expected, "{before} + {count}");
+            }
+        }
+        let mut full =
+            Frontier::from_parts(TreeSize::new(SEQUENCE_MAX), vec![leaf(0); 62]).unwrap();
+        assert!(full.append_all(&leaves[..1], |_, _| ()).is_err());
     }
 
     #[test]

@@ -13,9 +13,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableDefinition,
+};
 
 use super::error::IndexError;
+use super::filter::RequestFilter;
 use super::place::{Location, RequestKey, RunPlace};
 use super::rows::{self, RowKey, Table};
 use super::tail::ContextState;
@@ -296,6 +299,24 @@ impl Reader {
     ) -> Result<Option<u64>, IndexError> {
         let key = rows::request_row_key(number, request);
         self.get_as(Table::Requests, &key, rows::get_u64)
+    }
+
+    /// Adds all request ids to a filter, unless there are too many.
+    pub(crate) fn fill(&self, filter: &RequestFilter) -> Result<bool, IndexError> {
+        let table = Table::Requests;
+        let rows = self.rows(table)?;
+        guarded(|| {
+            if !RequestFilter::suits(rows.len()?) {
+                return Ok(false);
+            }
+            for row in rows.range_owned::<&[u8]>(..)? {
+                let (key, _) = row?;
+                let key = rows::get_request_key(key.value());
+                let (number, request) = key.ok_or(IndexError::Row { table })?;
+                filter.add(number, &request);
+            }
+            Ok(true)
+        })
     }
 
     pub(crate) fn payload(&self, hash: &Hash) -> Result<Option<Location>, IndexError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::base::Reader;
 use super::error::IndexError;
+use super::filter::RequestFilter;
 use super::place::{Location, RequestKey, RunPlace};
 use super::tail::{ContextState, Tail, TailContext, level_len};
 use super::tiles::TileCache;
@@ -50,6 +51,8 @@ pub(crate) struct Below {
     /// A tail that is being folded.
     pub(crate) frozen: Option<Arc<Tail>>,
     pub(crate) base: Base,
+    /// Request ids that are surely not in the base, if someone appends.
+    pub(crate) filter: Option<Arc<RequestFilter>>,
 }
 
 impl Below {
@@ -111,7 +114,8 @@ impl Below {
                 base_size = context.base_size;
             }
         }
-        if base_size == 0 {
+        let ruled_out = |filter: &Arc<RequestFilter>| filter.rules_out(number, key);
+        if base_size == 0 || self.filter.as_ref().is_some_and(ruled_out) {
             return Ok(None);
         }
         self.base.ask(|base| base.request(number, key))

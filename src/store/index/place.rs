@@ -86,35 +86,29 @@ pub(crate) struct RunFacts {
     pub(crate) payload_bytes: u64,
 }
 
-impl RunFacts {
-    /// The facts of the entries whose headers these are, in order.
-    pub(crate) fn gather<'a>() -> FactsBuilder<'a> {
-        FactsBuilder {
-            facts: Self::default(),
-            last_key: None,
-        }
-    }
-}
-
 /// Gathers the facts of a run; entries beside each other often share a key.
-pub(crate) struct FactsBuilder<'a> {
+#[derive(Debug, Default)]
+pub(crate) struct FactsBuilder {
     facts: RunFacts,
-    last_key: Option<&'a str>,
+    last_key: String,
 }
 
-impl<'a> FactsBuilder<'a> {
-    pub(crate) fn add(&mut self, header: &Header<'a>) {
+impl FactsBuilder {
+    pub(crate) fn add(&mut self, header: &Header<'_>) {
         self.facts.payload_bytes += u64::from(header.payload_len);
-        if self.last_key != Some(header.key) {
-            self.last_key = Some(header.key);
+        // No key is empty.
+        if self.last_key != header.key {
+            header.key.clone_into(&mut self.last_key);
             if self.facts.keys != KeySet::MANY {
                 self.facts.keys.add(key_hash(header.key));
             }
         }
     }
 
-    pub(crate) fn finish(self) -> RunFacts {
-        self.facts
+    /// The facts so far; starts anew.
+    pub(crate) fn finish(&mut self) -> RunFacts {
+        self.last_key.clear();
+        std::mem::take(&mut self.facts)
     }
 }
 

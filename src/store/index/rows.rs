@@ -188,6 +188,12 @@ pub(crate) fn request_row_key(number: u64, request: &RequestKey) -> [u8; 24] {
     key
 }
 
+/// Number and request key of a key.
+pub(crate) fn get_request_key(key: &[u8]) -> Option<(u64, RequestKey)> {
+    let (number, request) = key.split_at_checked(8)?;
+    Some((get_number_key(number)?, request.try_into().ok()?))
+}
+
 pub(crate) fn put_u64(value: u64) -> Vec<u8> {
     value.to_le_bytes().to_vec()
 }

@@ -116,6 +116,10 @@ impl DiskFile for HookedFile {
         outcome
     }
     fn sync(&self) -> io::Result<()> {
+        // With the gate closed, no sooner than something waits at it.
+        if *self.1.closed.lock().unwrap() {
+            wait_until("no reserve", || self.1.waiting.load(Ordering::SeqCst));
+        }
         self.0.sync()
     }
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -155,7 +159,6 @@ fn a_reserve_under_way_ends_before_a_failed_store_gives_up_its_lock() {
     hooked.disk.set_fault(Some(failing(FaultKind::Sync)));
     assert!(store.append(vec![(id("a"), draft("torn"))]).is_err());
     hooked.disk.set_fault(None);
-    wait_until("no reserve", || hooked.gate.waiting.load(Ordering::SeqCst));
     let closing = std::thread::spawn(move || store.close());
     std::thread::sleep(Duration::from_millis(200));
     let reopened = match open() {
