@@ -11,9 +11,13 @@ use std::sync::Arc;
 
 mod memory;
 mod real;
+#[cfg(any(test, feature = "fuzzing"))]
+mod sim;
 
 pub use memory::{Fault, FaultKind, MemoryDisk};
 pub use real::RealDisk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use sim::{Dice, Replay, SimDisk, Survivors};
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,6 +11,7 @@ use super::index::{Base, Index};
 use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
 use super::keeper::Keeper;
+use super::layout;
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
@@ -316,8 +317,8 @@ fn read_log(
     options: &StoreOptions,
     mailbox: &Arc<Mailbox>,
 ) -> Result<(Replayed, Keeper, Option<String>), StoreError> {
-    recover::remove_temporaries(&**disk)?;
-    let (role, _) = recover::peek(&**disk)?;
+    layout::remove_temporaries(&**disk)?;
+    let (role, _) = layout::peek(&**disk)?;
     let mut keeper = Keeper::new(disk.clone(), mailbox.clone())?;
     let mut found = keeper.open(&LogReader::over(disk.clone()), role);
     if found.index.is_some() && disk.open(FAILED_FILE, Access::Read).is_ok() {

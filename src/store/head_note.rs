@@ -5,8 +5,8 @@
 //! `tail -n +2 head.note` is a plain signed note.
 
 use super::disk::{Disk, replace_atomically};
+use super::layout::read_optional;
 use super::record::{Position, Short};
-use super::recover::read_optional;
 use super::{Damage, StoreError};
 use crate::limits::NOTE_BYTES_MAX;
 

@@ -23,28 +23,31 @@ use std::sync::Arc;
 
 use super::body::StoreRole;
 use super::record::{Position, Short};
-use crate::directory::{self, Change, Node, Opening, OpeningsPart};
+use crate::directory::{self, Change, Node, OpeningsPart};
 use crate::directory::{ReadDirectory, Update, UpdateError};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::SeenHead;
 use crate::note::VerifierKey;
-use crate::run::Accumulator;
 use crate::tree::NodeId;
 use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT};
 
 pub(crate) mod base;
 pub(crate) mod checkpoint;
+mod effect;
 pub(crate) mod error;
 pub(crate) mod layers;
+mod pending;
 pub(crate) mod place;
 pub(crate) mod rows;
 pub(crate) mod tail;
+pub(crate) mod tiles;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use effect::Effect;
 pub use error::Inconsistency;
 pub(crate) use error::{ApplyError, IndexError};
 pub(crate) use layers::{Base, Below, ContextView, LayeredTiles};
@@ -58,70 +61,6 @@ pub(crate) fn is_tile_node(id: NodeId) -> bool {
     id.level
         .checked_sub(TILE_BASE_LEVEL)
         .is_some_and(|above| above.is_multiple_of(TILE_HEIGHT))
-}
-
-/// What one record of a durable group changes.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    Context {
-        number: u64,
-        id: ContextId,
-    },
-    Run {
-        number: u64,
-        first: u64,
-        at: Location,
-        after: Box<Accumulator>,
-        nodes: Vec<(NodeId, Hash)>,
-        requests: Vec<(RequestKey, u64)>,
-        facts: Box<RunFacts>,
-    },
-    Payload {
-        hash: Hash,
-        at: Location,
-    },
-    /// Own store: a published head. Mirror: a complete head. With the change
-    /// of the directory, if it has been computed already.
-    Head {
-        head: Box<SignedHead>,
-        at: Location,
-        update: Option<Box<Update>>,
-    },
-    Openings {
-        part: OpeningsPart,
-        at: Location,
-    },
-    Seen {
-        head: Box<SignedHead>,
-        at: Location,
-    },
-}
-
-impl Effect {
-    pub(crate) fn payload(hash: Hash) -> Self {
-        let at = Location::default();
-        Self::Payload { hash, at }
-    }
-
-    pub(crate) fn head(head: SignedHead, update: Update) -> Self {
-        Self::Head {
-            head: Box::new(head),
-            at: Location::default(),
-            update: Some(Box::new(update)),
-        }
-    }
-
-    /// Says where the record lies.
-    pub(crate) fn place(&mut self, location: Location) {
-        match self {
-            Self::Run { at, .. }
-            | Self::Payload { at, .. }
-            | Self::Head { at, .. }
-            | Self::Openings { at, .. }
-            | Self::Seen { at, .. } => *at = location,
-            Self::Context { .. } => (),
-        }
-    }
 }
 
 /// The newest published or complete head.
@@ -396,28 +335,6 @@ impl Index {
         }
     }
 
-    fn add_openings(&mut self, part: OpeningsPart, at: Location) {
-        // A part of another head, or one that starts over, belongs to an
-        // attempt of its own; what was left of the one before it is ignored.
-        let goes_on = self.loose_openings.last().is_some_and(|(last, _)| {
-            let ends = last.openings.last().map(Opening::path);
-            let starts = part.openings.first().map(Opening::path);
-            (last.term, last.epoch) == (part.term, part.epoch) && ends < starts
-        });
-        if !goes_on {
-            self.loose_openings.clear();
-        }
-        self.loose_openings.push((part, at));
-    }
-
-    /// Openings of this head whose `seen` record is still to come.
-    pub(crate) fn loose_count(&self, order: (u64, u64)) -> u64 {
-        let own = self.loose_openings.iter().map(|(part, _)| part);
-        own.filter(|part| (part.term, part.epoch) == order)
-            .map(|part| part.openings.len() as u64)
-            .sum()
-    }
-
     fn apply_head(
         &mut self,
         head: SignedHead,
@@ -497,64 +414,6 @@ impl Index {
             at,
         };
         Ok(())
-    }
-
-    fn apply_seen(&mut self, head: SignedHead, at: Location) -> Result<(), ApplyError> {
-        let order = (head.head().term, head.head().epoch);
-        let (mut openings, mut places) = (Vec::new(), Vec::new());
-        for (part, at) in std::mem::take(&mut self.loose_openings) {
-            if (part.term, part.epoch) == order {
-                openings.extend(part.openings);
-                places.push(at);
-            }
-        }
-        if !openings.iter().is_sorted_by(|a, b| a.path() < b.path()) {
-            return Err(ApplyError::rule("openings must ascend by path"));
-        }
-        places.push(at);
-        self.pending = Some(SeenHead { head, openings });
-        self.pending_at = places;
-        Ok(())
-    }
-
-    /// Mirror: every context of the seen head must be present with its signed
-    /// root, and together they must give its directory. Returns those that are
-    /// ahead, whose root at that size the caller checks, and the change.
-    pub(crate) fn check_complete(
-        &self,
-        head: &SignedHead,
-    ) -> Result<(Vec<Opening>, Update), ApplyError> {
-        let seen = self
-            .pending
-            .as_ref()
-            .filter(|seen| seen.head.note_bytes() == head.note_bytes())
-            .ok_or(ApplyError::rule("a complete head other than the seen one"))?;
-        let mut changes = Vec::with_capacity(seen.openings.len());
-        let mut ahead = Vec::new();
-        for opening in &seen.openings {
-            let id = ContextId::new(&opening.id)
-                .map_err(|_| ApplyError::rule("a complete head names no context"))?;
-            let state = self
-                .by_id(&id)?
-                .ok_or(ApplyError::rule("a complete head lacks a context"))?;
-            let size = state.after.size();
-            if size < opening.size {
-                return Err(ApplyError::rule("a complete head lacks entries"));
-            }
-            if size > opening.size {
-                ahead.push(opening.clone());
-            } else if state.after.root() != opening.root {
-                return Err(ApplyError::rule("a context has another root than its head"));
-            }
-            changes.push(change(&id, opening.size, &opening.root));
-        }
-        let update = self.update(&changes)?;
-        if update.root != head.head().directory_root {
-            return Err(ApplyError::rule(
-                "these contexts do not give the head's directory",
-            ));
-        }
-        Ok((ahead, update))
     }
 
     /// True if what is in the tail may be folded: behind a head of an own

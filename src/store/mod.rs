@@ -26,6 +26,7 @@
 mod audit;
 mod body;
 pub mod disk;
+mod doors;
 mod handle;
 mod head_note;
 mod index;
@@ -33,9 +34,9 @@ mod indexer;
 mod ingest;
 mod keeper;
 pub mod keys;
+mod layout;
 mod log;
-// The index is built on it.
-#[cfg_attr(not(test), allow(dead_code))]
+
 mod pages;
 mod plan;
 mod publish;
@@ -351,10 +352,10 @@ pub fn create(
     role: StoreRole,
     origin: &VerifierKey,
 ) -> Result<(), StoreError> {
-    recover::create(disk, role, origin)
+    layout::create(disk, role, origin)
 }
 
 /// Role and pinned key of a store, without opening it.
 pub fn peek(disk: &dyn disk::Disk) -> Result<(StoreRole, VerifierKey), StoreError> {
-    recover::peek(disk)
+    layout::peek(disk)
 }

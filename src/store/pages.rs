@@ -12,8 +12,9 @@
 //!
 //! The check of page `n` is the first 8 bytes of BLAKE3 keyed, over `n` as 8
 //! bytes, little-endian, and the 4096 bytes of the page; a result of zero is
-//! written as one. Zero means that the page was never written: it reads as
-//! zeros, and the file must hold zeros.
+//! written as one. Zero means that the page was never written. The database
+//! never reads such a page, so it is refused like a damaged one: it is a hole
+//! that the file system made.
 //!
 //! **Lengths** are whole pages. The length the database set follows from the
 //! length of the file, so there is no other metadata; a part of a page at the
@@ -28,10 +29,19 @@
 //! sector is the old or the new one (`spec/05-store.md`, assumptions), and
 //! matches its check in both cases. Its entry in block 0 stays zero.
 //!
+//! The header also says how many pages there are. After a crash the database
+//! goes by the length of the file instead, and panics if that was cut. But it
+//! lets the header tell of more pages only after the longer file was synced,
+//! and of fewer before it shortens the file: a file with fewer pages than its
+//! header tells was cut by someone else, and page 0 is refused.
+//!
 //! **All other pages** are copied on write: the database writes a page only
 //! between two syncs, after it was allocated and before a header refers to it.
-//! With two-phase commits the header that makes a commit current is written
-//! after the sync of its pages and of the slot that names them, so:
+//! **Every commit must be a two-phase commit** (quick repair implies it; do not
+//! compact, which makes others): the header that makes a commit current is then
+//! written after the sync of its pages and of the slot that names them. After
+//! a crash in a one-phase commit the database would look at pages that may be
+//! torn, and take the error for a broken disk. So:
 //!
 //! * [`StorageBackend::sync_data`] writes the changed check blocks first. What
 //!   a header on the disk refers to is there together with its checks.
@@ -48,7 +58,7 @@
 //!   and it writes a page that it allocates whole before it reads it.
 //! * Growing clears the entries of the new pages, so that cut pages do not
 //!   come back. A crash can undo the clearing but not the cut: such pages are
-//!   zeros with an old check, refused when read, and free as above.
+//!   zeros with an old check, and free as above.
 //!
 //! **Threads.** Reads and writes hold the lock of the checks for the time of a
 //! lookup, never across I/O. That a page is read while it is written does not
@@ -71,6 +81,8 @@ use redb::StorageBackend;
 
 use super::disk::DiskFile;
 use crate::hash;
+
+mod overlay;
 
 #[cfg(test)]
 mod tests;
@@ -157,6 +169,20 @@ fn slot(page: u64) -> Range<usize> {
     at..at + CHECK_BYTES
 }
 
+/// The pages that the database's header says there are: page 0, full regions,
+/// and a part of a region.
+fn pages_told(header: &PageBytes) -> u64 {
+    let number = |at: usize| {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&header[at..at + 4]);
+        u64::from(u32::from_le_bytes(bytes))
+    };
+    let (before, most) = (number(16), number(20));
+    let (full, last) = (number(24), number(28));
+    let last = if last > 0 { before + last } else { 0 };
+    full.saturating_mul(before + most).saturating_add(1 + last)
+}
+
 /// The storage of the index's database.
 pub(crate) struct CheckedPages {
     file: Arc<dyn DiskFile>,
@@ -196,6 +222,12 @@ impl CheckedPages {
             checks: RwLock::default(),
             shape: Mutex::new(()),
         }
+    }
+
+    /// Pages in `file`, which is never written: what the database changes when
+    /// it is opened and closed stays in memory and is dropped.
+    pub(crate) fn read_only(file: Arc<dyn DiskFile>, key: [u8; 32]) -> io::Result<Self> {
+        Ok(Self::new(Arc::new(overlay::Overlay::new(file)?), key))
     }
 
     /// The check of a page's bytes, or of page 0's first 504.
@@ -265,46 +297,54 @@ impl CheckedPages {
         Ok(())
     }
 
-    /// Whether these are the bytes of a page that has this check.
-    fn matches(&self, page: u64, bytes: &[u8], check: Check) -> bool {
-        if check == [0; CHECK_BYTES] {
-            is_zero(bytes)
-        } else {
-            check == self.check_of(page, bytes)
-        }
+    /// The check that a page must have.
+    fn check_set(&self, page: u64) -> io::Result<Check> {
+        self.with_block(page / GROUP_PAGES, |block| {
+            let mut check = [0; CHECK_BYTES];
+            check.copy_from_slice(&block.bytes[slot(page)]);
+            check
+        })
     }
 
-    /// Compares a page with its check; takes page 0's own check out of it.
-    fn verify(&self, page: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let mut check = [0; CHECK_BYTES];
-        let matches = if page == 0 {
-            let (header, own) = bytes.split_at_mut(HEADER_BYTES);
-            let (own, zeros) = own.split_at_mut(CHECK_BYTES);
-            check.copy_from_slice(own);
-            own.fill(0);
-            self.matches(page, header, check) && is_zero(zeros)
-        } else {
-            check = self.with_block(page / GROUP_PAGES, |block| {
-                let mut check = [0; CHECK_BYTES];
-                check.copy_from_slice(&block.bytes[slot(page)]);
-                check
-            })?;
-            self.matches(page, bytes, check)
-        };
-        if matches {
-            Ok(())
-        } else {
-            Err(PageError { page }.into())
+    /// Reads page 0, without its check. Before it is written for the first
+    /// time it is zeros.
+    fn read_header(&self) -> io::Result<PageBytes> {
+        let mut bytes: PageBytes = [0; PAGE_BYTES];
+        self.read_exact(page_at(0), &mut bytes)?;
+        if !is_zero(&bytes) {
+            let check = self.check_of(0, &bytes[..HEADER_BYTES]);
+            if check != bytes[HEADER_BYTES..SECTOR_BYTES] || !is_zero(&bytes[SECTOR_BYTES..]) {
+                return Err(PageError { page: 0 }.into());
+            }
+            bytes[HEADER_BYTES..SECTOR_BYTES].fill(0);
+            let page = pages_in(self.file.len()?);
+            if page < pages_told(&bytes) {
+                return Err(PageError { page }.into());
+            }
         }
+        Ok(bytes)
     }
 
-    /// Reads whole pages of one group.
+    /// Reads whole pages of one group, none of them page 0.
     fn read_pages(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
         self.read_exact(page_at(first), out)?;
-        for (page, bytes) in (first..).zip(out.chunks_exact_mut(PAGE_BYTES)) {
-            self.verify(page, bytes)?;
+        for (page, bytes) in (first..).zip(out.chunks_exact(PAGE_BYTES)) {
+            // No page's check is zero.
+            if self.check_set(page)? != self.check_of(page, bytes) {
+                return Err(PageError { page }.into());
+            }
         }
         Ok(())
+    }
+
+    /// Reads one page of which a part is wanted.
+    fn read_page(&self, page: u64) -> io::Result<PageBytes> {
+        if page == 0 {
+            return self.read_header();
+        }
+        let mut bytes: PageBytes = [0; PAGE_BYTES];
+        self.read_pages(page, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Writes whole pages of one group, none of them page 0. The checks follow
@@ -336,10 +376,13 @@ impl CheckedPages {
         self.file.write_at(page_at(0), &sector)
     }
 
-    /// Writes a part of a page: what is around it is read first.
+    /// Writes a part of a page: what is around it is read first. The rest of
+    /// a page that was never written is zeros.
     fn write_part(&self, page: u64, within: usize, data: &[u8]) -> io::Result<()> {
         let mut bytes: PageBytes = [0; PAGE_BYTES];
-        self.read_pages(page, &mut bytes)?;
+        if page == 0 || self.check_set(page)? != [0; CHECK_BYTES] {
+            bytes = self.read_page(page)?;
+        }
         bytes[within..within + data.len()].copy_from_slice(data);
         if page == 0 {
             self.write_header(&bytes)
@@ -379,7 +422,8 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// One piece of a range: whole pages of one group, or a part of a page.
+/// One piece of a range: whole pages of one group, or a part of a page. Page 0
+/// counts as a part, as it is treated otherwise.
 struct Piece {
     page: u64,
     within: usize,
@@ -387,8 +431,7 @@ struct Piece {
 }
 
 impl Piece {
-    /// The first piece of `left` bytes from `offset` on. Page 0 is a piece of
-    /// its own.
+    /// The first piece of `left` bytes from `offset` on.
     fn first(offset: u64, left: usize) -> Self {
         let page = offset / PAGE_BYTES as u64;
         let within = rest(offset, PAGE_BYTES as u64);
@@ -409,7 +452,7 @@ impl Piece {
     }
 
     fn is_whole(&self) -> bool {
-        self.within == 0 && self.bytes >= PAGE_BYTES
+        self.page > 0 && self.within == 0 && self.bytes >= PAGE_BYTES
     }
 }
 
@@ -429,8 +472,7 @@ impl StorageBackend for CheckedPages {
             if piece.is_whole() {
                 self.read_pages(piece.page, part)?;
             } else {
-                let mut bytes: PageBytes = [0; PAGE_BYTES];
-                self.read_pages(piece.page, &mut bytes)?;
+                let bytes = self.read_page(piece.page)?;
                 part.copy_from_slice(&bytes[piece.within..piece.within + piece.bytes]);
             }
             done += piece.bytes;
@@ -446,7 +488,7 @@ impl StorageBackend for CheckedPages {
         while done < data.len() {
             let piece = Piece::first(offset + done as u64, data.len() - done);
             let part = &data[done..done + piece.bytes];
-            if piece.is_whole() && piece.page > 0 {
+            if piece.is_whole() {
                 self.write_pages(piece.page, part)?;
             } else {
                 self.write_part(piece.page, piece.within, part)?;

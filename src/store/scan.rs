@@ -15,7 +15,8 @@ use crate::limits::{GROUP_BYTES_MAX, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 
 /// Directory of the segments.
 pub(crate) const LOG_DIR: &str = "log";
-/// Files are read in windows of this size, or of one record if that is larger.
+/// Files are read in windows of this size, of one record if that is larger, or
+/// of what is left of the file if that is smaller.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// The file name of a segment.
@@ -169,7 +170,9 @@ impl Window {
         let skip = if let Some(skip) = inside {
             skip
         } else {
-            self.bytes.resize(len.max(WINDOW_BYTES), 0);
+            let left = usize::try_from(file.len()?.saturating_sub(offset));
+            let window = left.map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+            self.bytes.resize(len.max(window), 0);
             let got = file.read_at(offset, &mut self.bytes)?;
             self.bytes.truncate(got);
             self.at = offset;

@@ -1,6 +1,7 @@
 //! Tests of the whole store over a disk in memory.
 
 mod append;
+mod crash;
 mod damage;
 mod faults;
 mod mirror;

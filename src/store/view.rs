@@ -9,22 +9,21 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::StoreError;
 use super::body::{self, StoreRole};
+use super::index::tiles::TileCache;
 use super::index::{
     Below, ContextState, ContextView, Index, IndexError, LayeredTiles, Location, RunPlace, key_hash,
 };
 use super::log::LogReader;
 use super::record::RecordType;
 use crate::directory::path::{Found, find};
-use crate::directory::{Node, Opening, ReadDirectory, Slot};
 use crate::encoding::DecodeError;
 use crate::entry::{ContextId, Entry, leaf_hash};
 use crate::hash::{self, Hash};
 use crate::head::SignedHead;
-use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
 use crate::note::VerifierKey;
-use crate::run::{Accumulator, Run};
+use crate::run::Run;
 use crate::tree::nodes::read_root;
-use crate::tree::{BuildError, LeafIndex, NodeId, ReadNodes, TiledError, TiledNodes, TreeSize};
+use crate::tree::{BuildError, LeafIndex, ReadNodes, TiledError, TiledNodes, TreeSize};
 
 /// Entries of a page, at most: bounds the memory of one read.
 const PAGE_ENTRIES_MAX: usize = 4096;
@@ -67,6 +66,7 @@ pub struct Page {
 pub struct View {
     index: Arc<RwLock<Index>>,
     log: Arc<LogReader>,
+    tiles: Arc<TileCache>,
 }
 
 impl View {
@@ -74,6 +74,7 @@ impl View {
         Self {
             index,
             log: Arc::new(log),
+            tiles: Arc::default(),
         }
     }
 
@@ -153,7 +154,7 @@ impl View {
     }
 
     /// A context as it is now; later changes do not show in it.
-    fn look_up(&self, id: &ContextId) -> Result<Option<ContextView>, StoreError> {
+    pub(super) fn look_up(&self, id: &ContextId) -> Result<Option<ContextView>, StoreError> {
         let below: Below = {
             let index = self.index();
             if let Some(touched) = index.touched_view(id) {
@@ -189,7 +190,7 @@ impl View {
     /// Entries of a context in the newest head. A head that is replaced while
     /// its directory is read may take the nodes with it: then the newer one
     /// answers.
-    fn signed_entries(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
+    pub(super) fn signed_entries(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
         let path = id.path();
         let root = || self.index().published.root();
         let mut newest = root();
@@ -211,7 +212,7 @@ impl View {
     }
 
     /// Says that the index is wanting.
-    fn lose(&self, reason: &str) -> StoreError {
+    pub(super) fn lose(&self, reason: &str) -> StoreError {
         self.index().below.lose(reason);
         StoreError::IndexLost {
             reason: reason.to_owned(),
@@ -296,7 +297,11 @@ impl View {
 
     /// The body of a run's record, if the record is the one that the index
     /// means.
-    fn run_body(&self, view: &ContextView, run: &RunPlace) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn run_body(
+        &self,
+        view: &ContextView,
+        run: &RunPlace,
+    ) -> Result<Vec<u8>, StoreError> {
         let body = self.log.body(run.at, RecordType::Run)?;
         let (number, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
         let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
@@ -358,7 +363,7 @@ impl View {
     }
 
     /// Where a payload lies.
-    fn payload_at(&self, hash: &Hash) -> Result<Option<Location>, StoreError> {
+    pub(super) fn payload_at(&self, hash: &Hash) -> Result<Option<Location>, StoreError> {
         let below = {
             let index = self.index();
             if let Some(at) = index.tail.payloads.get(hash) {
@@ -370,7 +375,7 @@ impl View {
     }
 
     /// A payload record, verified against its hash.
-    fn stored_payload(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn stored_payload(&self, hash: &Hash) -> Result<Vec<u8>, StoreError> {
         let Some(location) = self.payload_at(hash)? else {
             return Err(self.lose("a payload is missing in the index"));
         };
@@ -418,12 +423,12 @@ impl View {
     }
 
     /// All complete nodes of a context's tree.
-    fn nodes<'a>(
+    pub(super) fn nodes<'a>(
         &'a self,
         view: &'a ContextView,
     ) -> impl ReadNodes<Error = TiledError<StoreError>> + 'a {
         TiledNodes::new(
-            LayeredTiles::new(view),
+            LayeredTiles::new(view, &self.tiles),
             move |first: LeafIndex, count: usize| self.leaves(view, first, count),
         )
     }
@@ -463,127 +468,10 @@ fn corrupt(at: Location, error: DecodeError) -> StoreError {
     }
 }
 
-fn from_build(error: BuildError<TiledError<StoreError>>) -> StoreError {
+pub(super) fn from_build(error: BuildError<TiledError<StoreError>>) -> StoreError {
     match error {
         BuildError::Read(TiledError::Read(error)) => error,
         _ => StoreError::Refused("a tree node is not there"),
-    }
-}
-
-impl ReadLedger for View {
-    type Error = StoreError;
-
-    fn newest_head(&self) -> Result<Option<SignedHead>, StoreError> {
-        Ok(self.head())
-    }
-
-    fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, StoreError> {
-        let Some(node) = ReadDirectory::directory_node(self, hash)? else {
-            return Ok(None);
-        };
-        let decoded = Node::decode(&node).map_err(|_| StoreError::Refused("directory node"))?;
-        let mut openings = Vec::new();
-        for slot in decoded.slots() {
-            let Slot::Entry { path, entries, .. } = *slot else {
-                continue;
-            };
-            let Some(id) = self.name_of_path(&path)? else {
-                return Err(self.lose("a directory entry of no context"));
-            };
-            let root = self.root_at(&id, entries)?;
-            openings.push(Opening {
-                id: id.as_str().to_owned(),
-                size: entries,
-                root,
-            });
-        }
-        Ok(Some(OpenedNode { node, openings }))
-    }
-
-    fn signed_size(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
-        self.signed_entries(id)
-    }
-
-    fn runs(
-        &self,
-        id: &ContextId,
-        after: u64,
-        size: u64,
-        bytes_max: usize,
-    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
-        let Some(view) = self.look_up(id)? else {
-            return Ok(None);
-        };
-        let signed = self.signed_entries(id)?.unwrap_or(0);
-        if size > signed || after >= size || !view.run_ends(after)? || !view.run_ends(size)? {
-            return Ok(None);
-        }
-        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
-        while at < size {
-            let Some(run) = view.run_of(at + 1)? else {
-                break;
-            };
-            bytes = bytes.saturating_add(run.at.body_len as usize);
-            if !runs.is_empty() && bytes > bytes_max {
-                break;
-            }
-            let mut body = self.run_body(&view, &run)?;
-            body.drain(..8.min(body.len()));
-            runs.push(body);
-            at = run.last;
-        }
-        Ok(Some(runs))
-    }
-
-    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
-        let view = self.look_up(id)?;
-        let view = view.ok_or(StoreError::Refused("no such context"))?;
-        self.nodes(&view)
-            .read_nodes(nodes)
-            .map_err(|error| from_build(BuildError::Read(error)))
-    }
-
-    fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.payload_at(hash)?.is_none() {
-            return Ok(None);
-        }
-        self.stored_payload(hash).map(Some)
-    }
-}
-
-impl ReadDirectory for View {
-    type Error = StoreError;
-
-    fn directory_node(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
-        let below = {
-            let index = self.index();
-            if let Some(node) = index.newest_node(hash) {
-                return Ok(Some(node));
-            }
-            index.below.clone()
-        };
-        Ok(below.directory_node(hash)?)
-    }
-}
-
-impl ReadMirror for View {
-    type Failure = StoreError;
-
-    fn complete_head(&self) -> Result<Option<SignedHead>, StoreError> {
-        Ok(self.head())
-    }
-
-    fn pending_head(&self) -> Result<Option<SeenHead>, StoreError> {
-        Ok(self.index().pending.clone())
-    }
-
-    fn accumulator(&self, id: &ContextId) -> Result<Accumulator, StoreError> {
-        let state = self.state(id)?;
-        Ok(state.map(|state| state.after).unwrap_or_default())
-    }
-
-    fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
-        self.payload_intact(hash)
     }
 }
 
@@ -598,7 +486,7 @@ impl View {
     }
 
     /// The context of a directory entry.
-    fn name_of_path(&self, path: &Hash) -> Result<Option<ContextId>, StoreError> {
+    pub(super) fn name_of_path(&self, path: &Hash) -> Result<Option<ContextId>, StoreError> {
         let below = {
             let index = self.index();
             if let Some(number) = index.tail.by_path(path) {

@@ -58,7 +58,7 @@ pub use nodes::{BuildError, MemoryNodes, MissingNode, ReadNodes};
 pub use range::root_with_right;
 pub use shape::Range;
 pub use tile::{TileError, TileId, TilePath, TileSlice};
-pub use tiles::{ReadLeaves, ReadTiles, TiledError, TiledNodes, Tiles};
+pub use tiles::{ReadLeaves, ReadTiles, TilePyramid, TiledError, TiledNodes, Tiles};
 
 /// The place of a leaf, from 0. The entry with sequence `s` is leaf `s - 1`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -232,17 +232,46 @@ pub enum TiledError<E> {
 
 /// A source of tiles.
 pub trait ReadTiles<E> {
-    /// The hashes of a slice; `None` if the tree does not have them (yet).
-    fn read_slice(&self, slice: TileSlice) -> Result<Option<Vec<Hash>>, E>;
+    /// The hash over a slice; `None` if the tree does not have it (yet).
+    fn read_slice(&self, slice: TileSlice) -> Result<Option<Hash>, E>;
 }
 
 impl<E> ReadTiles<E> for &Tiles {
-    fn read_slice(&self, slice: TileSlice) -> Result<Option<Vec<Hash>>, E> {
-        let end = slice.first.saturating_add(slice.count);
-        let hashes = self
+    fn read_slice(&self, slice: TileSlice) -> Result<Option<Hash>, E> {
+        Ok(self
             .tile(slice.tile)
-            .and_then(|tile| tile.get(slice.first..end));
-        Ok(hashes.map(<[Hash]>::to_vec))
+            .and_then(|hashes| fold_slice(hashes, slice)))
+    }
+}
+
+/// The hashes of a tile and all complete nodes above them within it, so that
+/// none is hashed twice: 16 KiB for a full tile.
+#[derive(Clone, Debug)]
+pub struct TilePyramid {
+    /// From the tile's own hashes up, each half as long.
+    rows: Vec<Vec<Hash>>,
+}
+
+impl TilePyramid {
+    /// Hashes a tile up.
+    #[must_use]
+    pub fn new(hashes: Vec<Hash>) -> Self {
+        let mut rows = vec![hashes];
+        while let Some(below) = rows.last()
+            && below.len() > 1
+        {
+            let pairs = below.chunks_exact(2).filter_map(fold_complete);
+            let row = pairs.collect();
+            rows.push(row);
+        }
+        Self { rows }
+    }
+
+    /// The hash over a slice of the tile; `None` if it is not complete.
+    #[must_use]
+    pub fn slice(&self, slice: TileSlice) -> Option<Hash> {
+        let height = slice.count.checked_ilog2()? as usize;
+        self.rows.get(height)?.get(slice.first >> height).copied()
     }
 }
 
@@ -265,11 +294,8 @@ impl<T: ReadTiles<L::Error>, L: ReadLeaves> TiledNodes<T, L> {
     /// The hash of a node of level 4 or more.
     fn read_tiled(&self, id: NodeId) -> Result<Hash, TiledError<L::Error>> {
         let slice = TileSlice::of(id).ok_or(TiledError::Missing(id))?;
-        let hashes = self.tiles.read_slice(slice).map_err(TiledError::Read)?;
-        hashes
-            .filter(|hashes| hashes.len() == slice.count)
-            .and_then(|hashes| fold_complete(&hashes))
-            .ok_or(TiledError::Missing(id))
+        let hash = self.tiles.read_slice(slice).map_err(TiledError::Read)?;
+        hash.ok_or(TiledError::Missing(id))
     }
 
     /// The hashes of `ids`, all of levels 0 to 3 and in one group of 16 leaves.

@@ -2,8 +2,10 @@
 //! up, fails, or loses what was not synced.
 //!
 //! Each file keeps two contents: what reads see, and what the last sync made
-//! durable. [`MemoryDisk::after_power_loss`] makes a disk from the durable
-//! contents; tests that want other survivors edit files directly.
+//! durable. They share their memory until one of them changes.
+//! [`MemoryDisk::after_power_loss`] makes a disk from the durable contents;
+//! tests that want other survivors edit files directly, or record what is done
+//! to the disk (`SimDisk`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -39,9 +41,18 @@ pub struct Fault {
 
 #[derive(Clone, Debug, Default)]
 struct Content {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     private: bool,
+}
+
+/// A file as a whole, for copies of disks.
+#[cfg(any(test, feature = "fuzzing"))]
+#[derive(Clone, Debug)]
+pub(super) struct WholeFile {
+    pub(super) name: String,
+    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) private: bool,
 }
 
 #[derive(Debug, Default)]
@@ -110,11 +121,12 @@ impl MemoryDisk {
         lock(&self.state)
             .files
             .get(name)
-            .map(|f| lock(f).bytes.clone())
+            .map(|f| lock(f).bytes.to_vec())
     }
 
     /// Replaces a file's bytes, durable ones included.
     pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
+        let bytes = Arc::new(bytes);
         let content = Content {
             durable: bytes.clone(),
             bytes,
@@ -137,7 +149,42 @@ impl MemoryDisk {
         self.copy(|content| content.durable.clone())
     }
 
-    fn copy(&self, pick: impl Fn(&Content) -> Vec<u8>) -> Self {
+    /// All files as reads see them.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn files(&self) -> Vec<WholeFile> {
+        let state = lock(&self.state);
+        let whole = |(name, content): (&String, &Arc<Mutex<Content>>)| {
+            let content = lock(content);
+            WholeFile {
+                name: name.clone(),
+                bytes: content.bytes.clone(),
+                private: content.private,
+            }
+        };
+        state.files.iter().map(whole).collect()
+    }
+
+    /// A disk that holds just these files, all of them durable.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_files(files: impl IntoIterator<Item = WholeFile>) -> Self {
+        let content = |file: WholeFile| {
+            let content = Content {
+                durable: file.bytes.clone(),
+                bytes: file.bytes,
+                private: file.private,
+            };
+            (file.name, Arc::new(Mutex::new(content)))
+        };
+        let state = State {
+            files: files.into_iter().map(content).collect(),
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn copy(&self, pick: impl Fn(&Content) -> Arc<Vec<u8>>) -> Self {
         let state = lock(&self.state);
         let files = state
             .files
@@ -259,9 +306,10 @@ impl Disk for MemoryDisk {
         if state.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        let bytes = Arc::new(bytes.to_vec());
         let content = Content {
-            bytes: bytes.to_vec(),
-            durable: bytes.to_vec(),
+            durable: bytes.clone(),
+            bytes,
             private: true,
         };
         state
@@ -283,7 +331,7 @@ impl Disk for MemoryDisk {
         if content.bytes.len() as u64 > bytes_max {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok(content.bytes.clone())
+        Ok(content.bytes.to_vec())
     }
 }
 
@@ -315,10 +363,11 @@ impl MemoryFile {
             source.len()
         };
         let mut content = lock(&self.content);
-        if content.bytes.len() < start + fits {
-            content.bytes.resize(start + fits, 0);
+        let bytes = Arc::make_mut(&mut content.bytes);
+        if bytes.len() < start + fits {
+            bytes.resize(start + fits, 0);
         }
-        if let Some(target) = content.bytes.get_mut(start..start + fits) {
+        if let Some(target) = bytes.get_mut(start..start + fits) {
             target.copy_from_slice(&source[..fits]);
         }
         if fits < source.len() {
@@ -359,8 +408,7 @@ impl DiskFile for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.check(FaultKind::Sync)?;
         let mut content = lock(&self.content);
-        let Content { bytes, durable, .. } = &mut *content;
-        durable.clone_from(bytes);
+        content.durable = content.bytes.clone();
         Ok(())
     }
 
@@ -369,7 +417,7 @@ impl DiskFile for MemoryFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let len = usize::try_from(len).map_err(|_| full())?;
-        lock(&self.content).bytes.resize(len, 0);
+        Arc::make_mut(&mut lock(&self.content).bytes).resize(len, 0);
         Ok(())
     }
 }

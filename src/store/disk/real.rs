@@ -79,7 +79,27 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
-        fs::create_dir_all(self.path(dir))
+        let path = self.path(dir);
+        let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+        fs::create_dir_all(&path)?;
+        if !dir.is_empty() {
+            return Ok(());
+        }
+        // The store's own name, and those of the directories made for it, are
+        // in directories that nobody else syncs. A process that was stopped
+        // here before may have made the last one.
+        for made in std::iter::once(&*path).chain(missing) {
+            let parent = made.parent().filter(|parent| parent.is_dir());
+            let above = Path::new(if made.is_absolute() { "/" } else { "." });
+            match File::open(parent.unwrap_or(above)) {
+                Ok(parent) => parent.sync_all()?,
+                // Not ours to read, hence not to sync: whoever made the
+                // directory there for us has to.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {

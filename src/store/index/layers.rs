@@ -5,18 +5,18 @@
 //! A [`ContextView`] is a context at one size: once made, it needs no lock and
 //! sees no later change.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::base::Reader;
 use super::error::IndexError;
 use super::place::{Location, RequestKey, RunPlace};
 use super::tail::{ContextState, Tail, TailContext, level_len};
+use super::tiles::TileCache;
 use crate::directory::ReadDirectory;
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::tree::tile::{TILE_WIDTH, TileId};
-use crate::tree::{ReadTiles, TileSlice};
+use crate::tree::{ReadTiles, TilePyramid, TileSlice, TreeSize};
 
 /// What lies on disk.
 #[derive(Clone, Debug, Default)]
@@ -231,32 +231,29 @@ impl ContextView {
     }
 }
 
-/// The tiles of a context, each read once for neighbouring nodes.
+/// The tiles of a context.
 #[derive(Debug)]
 pub(crate) struct LayeredTiles<'v> {
     view: &'v ContextView,
-    last: RefCell<Option<(TileId, Vec<Hash>)>>,
+    cache: &'v TileCache,
 }
 
 impl<'v> LayeredTiles<'v> {
-    pub(crate) fn new(view: &'v ContextView) -> Self {
-        Self {
-            view,
-            last: RefCell::new(None),
-        }
+    pub(crate) const fn new(view: &'v ContextView, cache: &'v TileCache) -> Self {
+        Self { view, cache }
     }
 }
 
 impl<E: From<IndexError>> ReadTiles<E> for LayeredTiles<'_> {
-    fn read_slice(&self, slice: TileSlice) -> Result<Option<Vec<Hash>>, E> {
-        let mut last = self.last.borrow_mut();
-        if last.as_ref().is_none_or(|(tile, _)| *tile != slice.tile) {
-            *last = Some((slice.tile, self.view.whole_tile(slice.tile)?));
+    fn read_slice(&self, slice: TileSlice) -> Result<Option<Hash>, E> {
+        let size = self.view.state.after.size();
+        let width = slice.tile.width(TreeSize::new(size));
+        let key = (self.view.state.number, slice.tile, width);
+        if let Some(pyramid) = self.cache.get(&key) {
+            return Ok(pyramid.slice(slice));
         }
-        let end = slice.first + slice.count;
-        let hashes = last
-            .as_ref()
-            .and_then(|(_, hashes)| hashes.get(slice.first..end));
-        Ok(hashes.map(<[Hash]>::to_vec))
+        let pyramid = TilePyramid::new(self.view.whole_tile(slice.tile)?);
+        let pyramid = self.cache.put(key, pyramid);
+        Ok(pyramid.slice(slice))
     }
 }

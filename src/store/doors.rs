@@ -1,0 +1,129 @@
+//! What sources and mirrors read of a store (`ledger`): the view, clipped to
+//! the newest published or complete head.
+
+use super::StoreError;
+use super::view::{View, from_build};
+use crate::directory::{Node, Opening, ReadDirectory, Slot};
+use crate::entry::ContextId;
+use crate::hash::Hash;
+use crate::head::SignedHead;
+use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
+use crate::run::Accumulator;
+use crate::tree::{BuildError, NodeId, ReadNodes};
+
+impl ReadLedger for View {
+    type Error = StoreError;
+
+    fn newest_head(&self) -> Result<Option<SignedHead>, StoreError> {
+        Ok(self.head())
+    }
+
+    fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, StoreError> {
+        let Some(node) = ReadDirectory::directory_node(self, hash)? else {
+            return Ok(None);
+        };
+        let decoded = Node::decode(&node).map_err(|_| StoreError::Refused("directory node"))?;
+        let mut openings = Vec::new();
+        for slot in decoded.slots() {
+            let Slot::Entry { path, entries, .. } = *slot else {
+                continue;
+            };
+            let Some(id) = self.name_of_path(&path)? else {
+                return Err(self.lose("a directory entry of no context"));
+            };
+            let root = self.root_at(&id, entries)?;
+            openings.push(Opening {
+                id: id.as_str().to_owned(),
+                size: entries,
+                root,
+            });
+        }
+        Ok(Some(OpenedNode { node, openings }))
+    }
+
+    fn signed_size(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
+        self.signed_entries(id)
+    }
+
+    fn runs(
+        &self,
+        id: &ContextId,
+        after: u64,
+        size: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        let Some(view) = self.look_up(id)? else {
+            return Ok(None);
+        };
+        let signed = self.signed_entries(id)?.unwrap_or(0);
+        if size > signed || after >= size || !view.run_ends(after)? || !view.run_ends(size)? {
+            return Ok(None);
+        }
+        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
+        while at < size {
+            let Some(run) = view.run_of(at + 1)? else {
+                break;
+            };
+            bytes = bytes.saturating_add(run.at.body_len as usize);
+            if !runs.is_empty() && bytes > bytes_max {
+                break;
+            }
+            let mut body = self.run_body(&view, &run)?;
+            body.drain(..8.min(body.len()));
+            runs.push(body);
+            at = run.last;
+        }
+        Ok(Some(runs))
+    }
+
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
+        let view = self.look_up(id)?;
+        let view = view.ok_or(StoreError::Refused("no such context"))?;
+        self.nodes(&view)
+            .read_nodes(nodes)
+            .map_err(|error| from_build(BuildError::Read(error)))
+    }
+
+    fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.payload_at(hash)?.is_none() {
+            return Ok(None);
+        }
+        self.stored_payload(hash).map(Some)
+    }
+}
+
+impl ReadDirectory for View {
+    type Error = StoreError;
+
+    fn directory_node(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        let below = {
+            let index = self.index();
+            if let Some(node) = index.newest_node(hash) {
+                return Ok(Some(node));
+            }
+            index.below.clone()
+        };
+        Ok(below.directory_node(hash)?)
+    }
+}
+
+impl ReadMirror for View {
+    type Failure = StoreError;
+
+    fn complete_head(&self) -> Result<Option<SignedHead>, StoreError> {
+        Ok(self.head())
+    }
+
+    fn pending_head(&self) -> Result<Option<SeenHead>, StoreError> {
+        Ok(self.index().pending.clone())
+    }
+
+    fn accumulator(&self, id: &ContextId) -> Result<Accumulator, StoreError> {
+        let state = self.state(id)?;
+        Ok(state.map(|state| state.after).unwrap_or_default())
+    }
+
+    fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
+        self.payload_intact(hash)
+    }
+}
