@@ -28,7 +28,7 @@ const COUNTS: [(&str, usize, usize); 12] = [
     ("note", 12, 26),
     ("directory", 15, 26),
     ("log", 15, 30),
-    ("index", 17, 60),
+    ("index", 16, 61),
 ];
 
 fn path(name: &str) -> PathBuf {
