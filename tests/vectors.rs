@@ -16,7 +16,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// How many good and bad cases each file has, so that none is lost unnoticed.
-const COUNTS: [(&str, usize, usize); 11] = [
+const COUNTS: [(&str, usize, usize); 12] = [
     ("hashes", 6, 0),
     ("entry", 9, 20),
     ("run", 3, 11),
@@ -28,6 +28,7 @@ const COUNTS: [(&str, usize, usize); 11] = [
     ("note", 12, 26),
     ("directory", 15, 26),
     ("log", 15, 30),
+    ("index", 16, 61),
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -229,6 +230,30 @@ mod store {
         stored(Ingest::Complete(head));
     }
 
+    /// Enough for a tile, request ids, and a payload outside its run.
+    #[test]
+    #[ignore = "writes tests/vectors/indexed.json if it is not there"]
+    fn make_indexed() {
+        let (disk, store) = new_store("indexed.example", 5, StoreRole::Own);
+        let draft = |key: &str, payload: Vec<u8>, request: &str| {
+            let draft = Draft::new(key, payload).unwrap();
+            draft.with_request_id(request).unwrap()
+        };
+        let mut drafts: Vec<_> = (1..=17u8)
+            .map(|n| (id("a"), draft("facts", vec![n; 3], &format!("a-{n}"))))
+            .collect();
+        drafts.push((id("b"), draft("facts", vec![7; 5000], "b-1")));
+        store.append(drafts).unwrap();
+        store.publish().unwrap();
+        let drafts = vec![
+            (id("a"), draft("proposals", b"two".to_vec(), "a-18")),
+            (id("b"), draft("proposals", b"due".to_vec(), "")),
+        ];
+        store.append(drafts).unwrap();
+        store.close().unwrap();
+        write_once("indexed", &[5; 32], &disk);
+    }
+
     fn audited(disk: &MemoryDisk) -> Option<AuditReport> {
         let report = audit(disk, &mut |_| ()).ok()?;
         report.first_bad.is_none().then_some(report)
@@ -236,7 +261,7 @@ mod store {
 
     #[test]
     fn the_logs_audit_as_they_say() {
-        for name in ["store", "mirror"] {
+        for name in ["store", "mirror", "indexed"] {
             let file = committed(name);
             let report = audited(&disk_of(&log_of(name))).expect("a clean audit");
             assert_eq!(report.origin, file["vkey"].as_str().unwrap());
@@ -254,7 +279,7 @@ mod store {
     /// Every byte of the log below its last mark matters.
     #[test]
     fn a_changed_byte_anywhere_is_found() {
-        for name in ["store", "mirror"] {
+        for name in ["store", "mirror", "indexed"] {
             let files = log_of(name);
             let last = files.keys().next_back().unwrap();
             assert!(audited(&disk_of(&files)).is_some());
@@ -266,6 +291,131 @@ mod store {
                     assert!(audited(&disk_of(&changed)).is_none(), "{name}: {file} {at}");
                 }
             }
+        }
+    }
+}
+
+mod index {
+    use std::sync::Arc;
+
+    use converge_ledger::entry::{ContextId, Draft};
+    use converge_ledger::hash::Hash;
+    use converge_ledger::ledger::ReadLedger;
+    use converge_ledger::note::{OriginName, SignerKey};
+    use converge_ledger::store::disk::{Disk, MemoryDisk};
+    use converge_ledger::store::{Opened, Store, StoreError};
+
+    use super::vector_cases::{
+        INDEXED, IndexFile, disk_of, index_keys, log_of, options, records_of, row_of, rows_of,
+    };
+    use super::{committed, vector_cases::unhex};
+
+    const FILE: &str = "index.redb";
+
+    /// Refused by every read that needs it, but the index is not made anew.
+    const STAYS: [&str; 1] = ["tiles.1: one hash too many"];
+
+    /// The log on a disk, opened by whoever may write it.
+    fn open(log: &str, disk: &MemoryDisk) -> Result<Opened, StoreError> {
+        let file = committed(log);
+        let seed: [u8; 32] = unhex(&file["origin_seed"]).try_into().unwrap();
+        let vkey = file["vkey"].as_str().unwrap();
+        let name = OriginName::new(vkey.split('+').next().unwrap()).unwrap();
+        let signer = (log != "mirror").then(|| SignerKey::from_seed(name, &seed));
+        Store::open(Arc::new(disk.clone()), options(), signer)
+    }
+
+    /// The log on a disk, with the index that closing leaves.
+    fn with_index(log: &str) -> MemoryDisk {
+        let disk = disk_of(&log_of(log));
+        let opened = open(log, &disk).unwrap();
+        opened.store.close().unwrap();
+        disk
+    }
+
+    fn index_of(log: &str, disk: &MemoryDisk) -> IndexFile {
+        IndexFile::open(index_keys(log), &disk.bytes(FILE).expect("an index"))
+    }
+
+    #[test]
+    fn the_index_holds_what_the_chapter_makes_of_the_log() {
+        for log in [INDEXED, "store", "mirror"] {
+            let disk = with_index(log);
+            assert_eq!(index_of(log, &disk).rows(), rows_of(log), "{log}");
+            let again = open(log, &disk).unwrap();
+            assert_eq!(again.index_discarded, None);
+            assert_eq!(again.bytes_read, 64, "{log}: nothing but the mark");
+        }
+    }
+
+    /// Asks for everything, so that every table is read.
+    fn ask_everything(store: &Store) {
+        let view = store.view();
+        let all = view.contexts(None, 10).unwrap_or_default();
+        for context in all {
+            let _ = view.page(&context.id, 0, 0, None);
+            let _ = view.root_at(&context.id, context.size - 1);
+        }
+        for (table, key) in rows_of(INDEXED).keys() {
+            if *table == 10 {
+                let _ = view.opened_node(&Hash::from_slice(key).unwrap());
+            }
+        }
+        let draft = |payload: Vec<u8>, request: &str| {
+            let draft = Draft::new("facts", payload).unwrap();
+            let id = ContextId::new("a").unwrap();
+            vec![(id, draft.with_request_id(request).unwrap())]
+        };
+        for n in 1..20 {
+            let _ = store.append(draft(vec![n; 3], &format!("a-{n}")));
+        }
+        let _ = store.publish();
+    }
+
+    /// A row that is not what the log says is noticed, and gone afterwards.
+    #[test]
+    fn bad_rows_do_not_last() {
+        let good = with_index(INDEXED);
+        let cases = committed("index");
+        let cases = cases["cases"].as_array().unwrap();
+        let bad = cases
+            .iter()
+            .filter(|c| c["kind"] == "row" && c["good"] == false);
+        for case in bad {
+            let (name, (table, key, row)) = (&case["name"], row_of(case));
+            let disk = good.fork();
+            disk.set_bytes(FILE, index_of(INDEXED, &disk).with(table, &key, &row));
+            let opened = open(INDEXED, &disk).unwrap();
+            assert_eq!(opened.index_discarded.is_some(), table == 1, "{name}");
+            ask_everything(&opened.store);
+            let _ = opened.store.close();
+            open(INDEXED, &disk).unwrap().store.close().unwrap();
+            // Every check is compared.
+            let rows = index_of(INDEXED, &disk).rows();
+            let value = &row[..row.len().saturating_sub(8)];
+            let other = rows.get(&(table, key)).is_some_and(|now| now != value);
+            let gone = case["check_matches"] == false || other;
+            let stays = STAYS.contains(&name.as_str().unwrap());
+            assert!(gone != stays, "{name}");
+        }
+    }
+
+    /// What the index covers was durable: a log that ends before is damaged.
+    #[test]
+    fn an_index_ahead_of_its_log_is_damage() {
+        let good = with_index(INDEXED);
+        let disk = good.fork();
+        let files = log_of(INDEXED);
+        let (name, bytes) = files.range("log/".to_owned()..).next_back().unwrap();
+        let records = records_of(&files);
+        let head = records.iter().rfind(|record| record["type"] == 5).unwrap();
+        let end = usize::try_from(head["offset"].as_u64().unwrap()).unwrap();
+        disk.set_bytes(name, bytes[..end].to_vec());
+        disk.remove("head.note").unwrap();
+        for _ in 0..2 {
+            let refused = open(INDEXED, &disk);
+            assert!(matches!(refused, Err(StoreError::Damaged(_))));
+            assert!(disk.bytes(FILE).is_some(), "it goes on vouching");
         }
     }
 }

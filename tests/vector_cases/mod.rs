@@ -2,13 +2,19 @@
 //! and how each is judged from its text alone.
 
 mod formats;
+mod index;
+mod index_file;
+mod index_rows;
 mod log;
 mod messages;
 mod proofs;
 mod spans;
 mod trust;
 
-pub(crate) use log::{disk_of, log_of, options, segment_keys};
+pub(crate) use index::{LOG as INDEXED, row_of};
+pub(crate) use index_file::IndexFile;
+pub(crate) use index_rows::{index_keys, rows_of};
+pub(crate) use log::{disk_of, log_of, options, records_of, segment_keys};
 
 use std::collections::BTreeSet;
 
@@ -29,6 +35,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("note", trust::notes()),
         ("directory", trust::directory()),
         ("log", log::log()),
+        ("index", index::index()),
     ]
 }
 
@@ -46,6 +53,7 @@ pub(crate) fn judge(file: &str, case: &Value) -> bool {
         "note" => trust::judge_note(case),
         "directory" => trust::judge_directory(case),
         "log" => log::judge_log(case),
+        "index" => index::judge_index(case),
         _ => panic!("no such file: {file}"),
     }
 }
