@@ -17,7 +17,7 @@ use super::layout;
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
-use super::replay::ReplayError;
+use super::scan::ScannedGroup;
 use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
@@ -387,13 +387,14 @@ fn replay_and_fold(
     start: Start,
 ) -> Result<Replayed, StoreError> {
     let now_ns = options.clock.now_ns();
-    let (replayed, verdict) = recover::replay_with(&**disk, start, &mut |index, _, bytes| {
+    let mut observe = |_: &mut Index, _: &ScannedGroup, bytes: u64| {
         if let Some(progress) = &options.progress {
             progress(bytes);
         }
-        let folded = keeper.fold_if_due(index, now_ns);
-        folded.map_err(ReplayError::Index)
-    })?;
+        Ok(())
+    };
+    let mut fold = |index: &mut Index| keeper.fold_if_due(index, options.fold_bytes(), now_ns);
+    let (replayed, verdict) = recover::replay_and_fold(&**disk, start, &mut observe, &mut fold)?;
     verdict?;
     keeper.name()?;
     Ok(replayed)

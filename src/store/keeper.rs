@@ -185,8 +185,13 @@ impl Keeper {
     }
 
     /// The same, once enough has come together.
-    pub(crate) fn fold_if_due(&mut self, index: &mut Index, now_ns: u64) -> Result<(), IndexError> {
-        if index.tail.bytes() >= TAIL_FOLD_BYTES {
+    pub(crate) fn fold_if_due(
+        &mut self,
+        index: &mut Index,
+        fold_bytes: usize,
+        now_ns: u64,
+    ) -> Result<(), IndexError> {
+        if index.tail.bytes() >= fold_bytes {
             self.fold_now(index, now_ns)?;
         }
         Ok(())
@@ -223,7 +228,7 @@ impl Keeper {
                 self.name()?;
                 return Ok(index.below.base);
             }
-            self.fold_if_due(&mut index, now_ns)?;
+            self.fold_if_due(&mut index, TAIL_FOLD_BYTES, now_ns)?;
             next = scan.next_group().map_err(read)?;
         }
         Err(StoreError::Corrupt {

@@ -33,7 +33,7 @@ use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, SeenHead};
-use crate::limits::{TAIL_FOLD_BYTES, UNCOVERED_LOG_BYTES};
+use crate::limits::UNCOVERED_LOG_BYTES;
 use crate::note::SignerKey;
 
 /// Requests taken into one group.
@@ -59,7 +59,7 @@ impl PlanState for View {
     }
 
     fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
-        let missing = || StoreError::Refused("the index names an entry that is not there");
+        let missing = || self.lose("the index names an entry that is not there");
         View::entry(self, id, sequence)?.ok_or_else(missing)
     }
 
@@ -428,7 +428,7 @@ impl Writer {
     fn fold_if_due(&mut self, now: Instant) {
         let (due, unsigned) = {
             let index = self.view.index();
-            let grown = index.tail.bytes() >= TAIL_FOLD_BYTES
+            let grown = index.tail.bytes() >= self.options.fold_bytes()
                 || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES;
             let due = index.is_dirty() && (grown || self.fold_at <= now);
             (

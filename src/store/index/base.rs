@@ -174,6 +174,10 @@ impl Reader {
                 Found::Present { .. } => Err(IndexError::Stale(
                     "a context of the covered head is missing",
                 )),
+                // A mirror in mid-sync has contexts that no head covers yet.
+                Found::Absent { .. } if self.by_path(&id.path())?.is_some() => {
+                    Err(IndexError::Stale("a context is missing"))
+                }
                 Found::Absent { .. } => Ok(None),
             },
         }

@@ -313,7 +313,16 @@ impl<'t> Fold<'t> {
         requests.sort_unstable();
         for ((number, request), sequence) in requests {
             let key = rows::request_row_key(*number, request);
-            self.put(Table::Requests, &key, rows::put_u64(*sequence))?;
+            let row = self
+                .keys
+                .rows
+                .seal(Table::Requests, &key, rows::put_u64(*sequence));
+            let rows = self.table(Table::Requests)?;
+            let first = rows.insert(key.as_slice(), row.as_slice())?;
+            // Whoever used the id first keeps it.
+            if let Some(first) = first.map(|first| first.value().to_vec()) {
+                rows.insert(key.as_slice(), first.as_slice())?;
+            }
         }
         Ok(())
     }
