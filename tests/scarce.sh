@@ -1,7 +1,9 @@
 #!/bin/sh
-# A disk that really fills up: a tmpfs of 64 MiB. What was acknowledged stays,
-# what does not fit is refused and named, and room makes the store go on by
-# itself, with its index. Needs the right to mount (root, or user namespaces).
+# What a machine may run out of. A disk that really fills up (a tmpfs of 64 MiB):
+# what was acknowledged stays, what does not fit is refused and named, and room
+# makes the store go on by itself, with its index. File descriptors, and the
+# right to write: refused, and nothing is harmed. Needs the right to mount (root,
+# or user namespaces).
 set -eu
 cd "$(dirname "$0")/.."
 if [ -z "${LEDGER_BIN_DIR:-}" ]; then
@@ -12,7 +14,7 @@ PATH="$LEDGER_BIN_DIR:$PATH"
 export PATH
 
 if [ "${1:-}" != inside ]; then
-    unshare -rm true 2> /dev/null || { echo 'full disk: skipped, mounting is not allowed here'; exit 0; }
+    unshare -rm true 2> /dev/null || { echo 'scarce: skipped, mounting is not allowed here'; exit 0; }
     LEDGER_BIN_DIR="$LEDGER_BIN_DIR" exec unshare -rm sh "$0" inside
 fi
 
@@ -21,7 +23,7 @@ trap 'umount "$work/disk"; rm -rf "$work"' EXIT
 mkdir "$work/disk"
 mount -t tmpfs -o size=64m tmpfs "$work/disk"
 data="$work/disk/store"
-fail() { echo "full disk: $*" >&2; exit 1; }
+fail() { echo "scarce: FAILED: $*" >&2; exit 1; }
 entries() { converge-ledger audit --data "$data" --json | sed 's/.*"entries":\([0-9]*\).*/\1/'; }
 # Batches of 1,000 lines of about 1,100 bytes.
 lines() {
@@ -71,8 +73,36 @@ lines 200000 1000 > "$work/fourth"
 status=0
 converge-ledger append --data "$data" --ndjson "$work/fourth" > /dev/null 2> "$work/err" || status=$?
 cat "$work/err"
-echo "full disk: $before entries, then $after, $room would not fit; appending with room ended with $status"
+echo "scarce: $before entries, then $after, $room would not fit; appending with room ended with $status"
 now="$(entries)"
 [ "$status" != 0 ] || [ "$now" -ge $((after + 1000)) ] || fail 'told as stored, and not there'
 converge-ledger rebuild-index --data "$data"
-converge-ledger audit --data "$data"
+converge-ledger audit --data "$data" > /dev/null
+
+# Too few file descriptors for anything, then for some things: never harm.
+few="$work/few"
+converge-ledger init --data "$few" --name few > /dev/null
+converge-ledger append --data "$few" --context c --key k --payload first > /dev/null
+acknowledged=1
+for limit in 3 4 5 6 7 8 9 10 11 12 13 14 16 18 20 24 28 32; do
+    if (ulimit -n "$limit"; exec converge-ledger append --data "$few" --context c --key k \
+        --payload "$limit") > /dev/null 2> "$work/err"; then
+        acknowledged=$((acknowledged + 1))
+    fi
+done
+[ "$acknowledged" -gt 1 ] || fail 'no append succeeded with 32 file descriptors'
+data="$few"
+[ "$(entries)" -ge "$acknowledged" ] || fail 'file descriptors cost entries'
+converge-ledger append --data "$few" --context c --key k --payload last > /dev/null
+echo "scarce: $acknowledged of 19 appends acknowledged with 3 to 32 file descriptors"
+
+# A directory that may only be read: reading goes on, writing is refused.
+mount --bind "$few" "$few" && mount -o remount,bind,ro "$few" || { echo 'scarce: no read-only mount here'; exit 0; }
+converge-ledger audit --data "$few" > /dev/null || fail 'audit of a read-only store'
+converge-ledger get --data "$few" --context c > /dev/null || fail 'get from a read-only store'
+status=0
+converge-ledger append --data "$few" --context c --key k --payload no > /dev/null 2> "$work/err" || status=$?
+cat "$work/err"
+umount "$few"
+[ "$status" = 3 ] || fail "append to a read-only store ended with $status"
+echo 'scarce: done'
