@@ -1,4 +1,5 @@
-//! `audit`: recompute and verify a store, without lock or index.
+//! `audit`: recompute and verify a store, without lock or index; an index that
+//! nobody uses is compared with the outcome.
 
 use std::time::Instant;
 
@@ -9,13 +10,17 @@ use super::data::DataDir;
 use super::error::{self, CliError};
 use super::output::{Out, escape, seconds};
 use super::progress;
-use crate::store::disk::{Access, Disk};
-use crate::store::{self, AuditReport, FirstBad, Position, StoreError};
+use crate::store::{self, AuditOptions, AuditReport, AuditedIndex, FirstBad, Position, StoreError};
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
+    /// Recompute the root of every context by a second, independent
+    /// implementation as well: reads all entries once more, one context at a
+    /// time, in about 16 MiB of memory whatever its size
+    #[arg(long)]
+    paranoid: bool,
     /// Print one JSON object: `ok`, `contexts`, `entries`, `bytes`, `seconds`,
-    /// `first_bad`
+    /// `first_bad`, `index`, `index_reason`, `second_roots`
     #[arg(long)]
     json: bool,
 }
@@ -28,6 +33,9 @@ struct AuditJson<'a> {
     bytes: u64,
     seconds: f64,
     first_bad: Option<FirstBadJson<'a>>,
+    index: Option<&'static str>,
+    index_reason: Option<&'a str>,
+    second_roots: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -41,8 +49,13 @@ struct FirstBadJson<'a> {
 
 pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliError> {
     let start = Instant::now();
-    let bar = progress::bar(Some(log_bytes(data.disk())));
-    let outcome = store::audit(data.disk(), &mut |bytes| bar.set_position(bytes));
+    let options = AuditOptions {
+        paranoid: arguments.paranoid,
+    };
+    // Entries are most of a log, and are read twice.
+    let passes = 1 + u64::from(options.paranoid);
+    let bar = progress::bar(Some(data.log_bytes().saturating_mul(passes)));
+    let outcome = store::audit_with(data.disk(), options, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let (report, first_bad) = match outcome {
         Ok(mut report) => {
@@ -70,6 +83,9 @@ pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliE
                 offset: bad.position.offset(),
                 reason: &bad.reason,
             }),
+            index: report.as_ref().map(|report| index_word(&report.index)),
+            index_reason: report.as_ref().and_then(|report| reason(&report.index)),
+            second_roots: report.as_ref().and_then(|report| report.second_roots),
         })?;
     } else {
         if let Some(report) = &report {
@@ -78,6 +94,9 @@ pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliE
         match &first_bad {
             None => out.line("audit passed")?,
             Some(bad) => print_bad(&mut out, bad)?,
+        }
+        if let Some(report) = &report {
+            print_index(&mut out, &report.index)?;
         }
     }
     out.flush()?;
@@ -90,16 +109,6 @@ pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliE
              directory from a mirror or a copy.",
         )),
     }
-}
-
-/// Bytes of all segments, for the progress bar only.
-fn log_bytes(disk: &dyn Disk) -> u64 {
-    let names = disk.list("log").unwrap_or_default();
-    let lengths = names.iter().filter_map(|name| {
-        let file = disk.open(&format!("log/{name}"), Access::Read).ok()?;
-        file.len().ok()
-    });
-    lengths.sum()
 }
 
 /// What can be said of a store whose log cannot be followed at all.
@@ -131,6 +140,11 @@ fn print_report(out: &mut Out, report: &AuditReport, seconds: f64) -> Result<(),
         report.entries, report.contexts, report.bytes
     ))?;
     out.line("every leaf, payload, run, tile and root, every head's signature and directory")?;
+    if let Some(roots) = report.second_roots {
+        out.line(format_args!(
+            "a second implementation of the tree computes the same roots: {roots}"
+        ))?;
+    }
     match (report.head, report.directory_root) {
         (Some((term, epoch)), Some(root)) => out.line(format_args!(
             "newest head: term {term}, epoch {epoch}, directory root {root}"
@@ -154,4 +168,37 @@ fn print_bad(out: &mut Out, bad: &FirstBad) -> Result<(), CliError> {
         bad.position.offset(),
         escape(&bad.reason)
     ))
+}
+
+const fn index_word(index: &AuditedIndex) -> &'static str {
+    match index {
+        AuditedIndex::None => "none",
+        AuditedIndex::Matches { .. } => "matches",
+        AuditedIndex::NotCompared { .. } => "not compared",
+        AuditedIndex::Differs { .. } => "differs",
+    }
+}
+
+fn reason(index: &AuditedIndex) -> Option<&str> {
+    match index {
+        AuditedIndex::None | AuditedIndex::Matches { .. } => None,
+        AuditedIndex::NotCompared { reason } | AuditedIndex::Differs { reason } => Some(reason),
+    }
+}
+
+/// What the index is worth changes nothing about the log.
+fn print_index(out: &mut Out, index: &AuditedIndex) -> Result<(), CliError> {
+    match index {
+        AuditedIndex::None => out.line("index: none; whoever opens the store makes one"),
+        AuditedIndex::Matches { rows } => {
+            out.line(format_args!("index: matches the log, {rows} rows"))
+        }
+        AuditedIndex::NotCompared { reason } => {
+            out.line(format_args!("index: not compared: {}", escape(reason)))
+        }
+        AuditedIndex::Differs { reason } => out.line(format_args!(
+            "index: DIFFERS from the log: {}",
+            escape(reason)
+        )),
+    }
 }

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::CliError;
+use super::output::escape;
+use super::progress::OpeningBar;
 use crate::node::NodeKey;
 use crate::node::clock::SystemClock;
 use crate::note::{SignerKey, VerifierKey};
-use crate::store::disk::{Disk, RealDisk};
-use crate::store::{self, Opened, Store, StoreError, StoreOptions, StoreRole, View, keys};
+use crate::store::disk::{Access, Disk, RealDisk};
+use crate::store::{
+    self, Opened, Progress, Store, StoreError, StoreOptions, StoreRole, View, keys,
+};
 
 /// Names a directory may hold that no store was made in yet: what a node key
 /// and an `init` that was cut short leave.
@@ -40,6 +44,22 @@ impl DataDir {
 
     pub(super) fn disk(&self) -> &RealDisk {
         &self.disk
+    }
+
+    /// The same, to be kept.
+    pub(super) fn shared_disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
+    }
+
+    /// Bytes of all segments, for progress bars only.
+    pub(super) fn log_bytes(&self) -> u64 {
+        log_bytes(self.disk())
+    }
+
+    /// A bar that shows when much of the log is read, and who moves it.
+    pub(super) fn opening_bar(&self) -> (OpeningBar, Progress) {
+        let disk = self.disk.clone();
+        OpeningBar::new(move || log_bytes(&*disk))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -126,35 +146,49 @@ impl DataDir {
 
     /// Opens the store for writing.
     pub(super) fn open(&self, options: StoreOptions) -> Result<Store, CliError> {
-        let open = || {
-            let (role, _) = store::peek(self.disk())?;
-            Store::open(self.disk.clone(), options, self.signer(role)?)
+        let opened = self.try_open(options).map_err(|error| self.named(error))?;
+        Ok(opened.store)
+    }
+
+    fn try_open(&self, mut options: StoreOptions) -> Result<Opened, StoreError> {
+        let (role, _) = store::peek(self.disk())?;
+        let opened = {
+            let (_bar, progress) = self.opening_bar();
+            options.progress = Some(progress);
+            Store::open(self.disk.clone(), options, self.signer(role)?)?
         };
-        let opened = open().map_err(|error| self.named(error))?;
-        Ok(tell(opened))
+        tell(&opened);
+        Ok(opened)
     }
 
     /// Opens the store for reading. A store that nobody has open and that can
     /// be written is recovered first; any other is shown up to what its log
     /// vouches for, and not touched.
     pub(super) fn open_view(&self) -> Result<View, CliError> {
-        let (role, _) = self.peek()?;
+        self.peek()?;
         let recover = || {
             let mut options = options();
             options.reserve_bytes = 0;
-            let opened = Store::open(self.disk.clone(), options, self.signer(role)?)?;
-            let store = tell(opened);
-            let view = store.view().clone();
-            // The view stays good: nothing in a log is ever changed.
-            store.close().map(|()| view)
+            self.try_open(options)?.store.close()
         };
         match recover() {
-            Ok(view) => return Ok(view),
+            Ok(()) => (),
             Err(error) if error.is_verification_failure() => return Err(self.named(error)),
             Err(error) => tracing::info!(%error, "reading without recovery"),
         }
+        // Not the view of the store that was closed: others may write its index
+        // by now. This one holds the index as it is.
         Store::open_read_only(self.disk.clone()).map_err(|error| self.named(error))
     }
+}
+
+fn log_bytes(disk: &dyn Disk) -> u64 {
+    let names = disk.list("log").unwrap_or_default();
+    let lengths = names.iter().filter_map(|name| {
+        let file = disk.open(&format!("log/{name}"), Access::Read).ok()?;
+        file.len().ok()
+    });
+    lengths.sum()
 }
 
 /// How a command opens a store.
@@ -162,8 +196,8 @@ pub(super) fn options() -> StoreOptions {
     StoreOptions::new(Arc::new(SystemClock))
 }
 
-/// Logs what opening had to mend.
-fn tell(opened: Opened) -> Store {
+/// Says what opening had to mend.
+fn tell(opened: &Opened) {
     if opened.torn_bytes > 0 {
         let bytes = opened.torn_bytes;
         tracing::warn!(
@@ -174,5 +208,8 @@ fn tell(opened: Opened) -> Store {
     if opened.head_note_missing {
         tracing::warn!("head.note was missing: a log that lost its end would not be noticed");
     }
-    opened.store
+    if let Some(reason) = &opened.index_discarded {
+        let reason = escape(reason);
+        tracing::warn!(%reason, "the index was thrown away and made anew from the log");
+    }
 }

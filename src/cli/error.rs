@@ -113,6 +113,14 @@ impl From<StoreError> for CliError {
             StoreError::WrongStore { .. } => "Give another directory with --data.",
             StoreError::WrongKey { .. } => "Put back the origin.key this store was made with.",
             StoreError::DiskFull => "Free some space and run the command again.",
+            StoreError::Behind => {
+                "What was acknowledged before is safe. Run the command again; if it happens \
+                 again, the disk is too slow or too full for the index."
+            }
+            StoreError::IndexLost { .. } => {
+                "The log is none the worse for it. Make the index anew with `rebuild-index`."
+            }
+            StoreError::NotClosed => "Run any command that opens it, for example `head`.",
             StoreError::Failed { .. } => {
                 "What was acknowledged before is safe. Check the disk, then run the command again."
             }

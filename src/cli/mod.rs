@@ -18,7 +18,9 @@ mod ndjson;
 mod output;
 mod progress;
 mod read;
+mod rebuild;
 mod serve;
+mod stats;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -74,6 +76,10 @@ enum Command {
     Mirror(mirror::MirrorArguments),
     /// Recompute and verify every byte of the store
     Audit(audit::AuditArguments),
+    /// Say what the store holds and how much room it takes
+    Stats(stats::StatsArguments),
+    /// Throw the index away and make it anew from the log
+    RebuildIndex(rebuild::RebuildArguments),
 }
 
 impl Command {
@@ -98,6 +104,8 @@ impl Command {
             Self::Serve(arguments) => serve::run(data, arguments),
             Self::Mirror(arguments) => mirror::run(data, &arguments),
             Self::Audit(arguments) => audit::run(data, &arguments),
+            Self::Stats(arguments) => stats::run(data, &arguments),
+            Self::RebuildIndex(arguments) => rebuild::run(data, &arguments),
         }
     }
 }

@@ -83,9 +83,64 @@ pub(super) fn seconds(elapsed: std::time::Duration) -> f64 {
     (elapsed.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
+/// Nanoseconds since 1970 as a date and time of day in UTC, for people.
+pub(super) fn utc(time_ns: u64) -> String {
+    let seconds = time_ns / 1_000_000_000;
+    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970;
+    loop {
+        let in_year = 365 + u64::from(is_leap(year));
+        if days < in_year {
+            break;
+        }
+        days -= in_year;
+        year += 1;
+    }
+    let mut month = 1;
+    for in_month in [
+        31,
+        28 + u64::from(is_leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ] {
+        if days < in_month {
+            break;
+        }
+        days -= in_month;
+        month += 1;
+    }
+    format!(
+        "{year}-{month:02}-{:02} {:02}:{:02}:{:02} UTC",
+        days + 1,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use super::escape;
+    use super::{escape, utc};
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_399_000_000_000), "2000-02-28 23:59:59 UTC");
+        assert_eq!(utc(951_782_400_999_999_999), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_735_689_599_000_000_000), "2024-12-31 23:59:59 UTC");
+        assert_eq!(utc(4_107_542_400_000_000_000), "2100-03-01 00:00:00 UTC");
+        assert_eq!(utc(u64::MAX), "2554-07-21 23:34:33 UTC");
+    }
 
     #[test]
     fn nothing_that_moves_a_cursor_gets_through() {

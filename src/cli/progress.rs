@@ -1,8 +1,12 @@
 //! Progress bars: on stderr, and only if that is a terminal.
 
 use std::io::IsTerminal as _;
+use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::limits::UNCOVERED_LOG_BYTES;
+use crate::store::Progress;
 
 /// A bar over a known number of bytes, or a spinner if `total` is not known.
 pub(super) fn bar(total_bytes: Option<u64>) -> ProgressBar {
@@ -23,5 +27,33 @@ pub(super) fn bar(total_bytes: Option<u64>) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         // A bar in the default style beats none.
         Err(_) => bar,
+    }
+}
+
+/// A bar for opening a store. It shows once so much log was read that somebody
+/// may wonder: more than a good index leaves to be read.
+pub(super) struct OpeningBar(Arc<OnceLock<ProgressBar>>);
+
+impl OpeningBar {
+    /// `total_bytes` is asked when it is needed.
+    pub(super) fn new(total_bytes: impl Fn() -> u64 + Send + Sync + 'static) -> (Self, Progress) {
+        let shown: Arc<OnceLock<ProgressBar>> = Arc::default();
+        let bar_of = shown.clone();
+        let progress = move |bytes| {
+            if bytes >= UNCOVERED_LOG_BYTES {
+                bar_of
+                    .get_or_init(|| bar(Some(total_bytes())).with_message("reading the log"))
+                    .set_position(bytes);
+            }
+        };
+        (Self(shown), Progress(Arc::new(progress)))
+    }
+}
+
+impl Drop for OpeningBar {
+    fn drop(&mut self) {
+        if let Some(bar) = self.0.get() {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -1,14 +1,20 @@
 //! The one checker: reads every byte of a store's log and recomputes all of it,
 //! needing neither lock nor index, also on read-only media or beside a running
-//! writer.
+//! writer. An index that nobody uses is compared with the outcome ([`index`]);
+//! it has no say in it.
 //!
 //! What is recomputed: segment headers, header checks, body tags and chain of
 //! every record; every leaf, run, payload hash, Lamport and wall-clock order;
 //! every tile and root; every head's signature, order, directory root and
 //! counts; what `head.note` says. The first thing that is wrong is named.
 
+mod index;
+mod second;
+
 use std::collections::HashMap;
 
+pub use self::index::AuditedIndex;
+use self::index::IndexCheck;
 use super::StoreError;
 use super::body::{self, StoreRole};
 use super::disk::Disk;
@@ -43,6 +49,18 @@ pub struct AuditReport {
     pub directory_root: Option<Hash>,
     /// The first thing that is wrong; `None` if nothing is.
     pub first_bad: Option<FirstBad>,
+    /// What the index is worth. It is no part of what was verified.
+    pub index: AuditedIndex,
+    /// Roots that a second implementation computed too, if it was asked.
+    pub second_roots: Option<u64>,
+}
+
+/// What an audit does beside what it always does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditOptions {
+    /// Recomputes the root of every context by a second implementation of the
+    /// tree as well; reads all entries again for it.
+    pub paranoid: bool,
 }
 
 /// The first thing that is wrong.
@@ -62,15 +80,28 @@ pub struct FirstBad {
 /// is a verification failure means that not even the beginning could be read;
 /// any other, that the audit could not run.
 pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditReport, StoreError> {
+    audit_with(disk, AuditOptions::default(), progress)
+}
+
+/// The same with options.
+pub fn audit_with(
+    disk: &dyn Disk,
+    options: AuditOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<AuditReport, StoreError> {
     let mut payloads: HashMap<Hash, u32> = HashMap::new();
     let mut bytes = 0u64;
-    let mut observe = |_: &mut Index, group: &ScannedGroup, _: u64| {
+    let mut index_check = IndexCheck::new(disk);
+    let mut observe = |index: &mut Index, group: &ScannedGroup, _: u64| {
         bytes += u64::from(group.end.offset()) - u64::from(group.start.offset());
         progress(bytes);
         check_group(group, &mut payloads)
-            .map_err(|(position, error)| ReplayError::Log(position, error))
+            .map_err(|(position, error)| ReplayError::Log(position, error))?;
+        index_check.after(index, group);
+        Ok(())
     };
     let (replayed, mut verdict) = replay_with(disk, Start::default(), &mut observe)?;
+    let audited_index = index_check.finish(verdict.is_ok());
     if verdict.is_ok() {
         verdict = check_end(&replayed);
     }
@@ -85,12 +116,19 @@ pub fn audit(disk: &dyn Disk, progress: &mut dyn FnMut(u64)) -> Result<AuditRepo
         head: head.as_ref().map(|head| (head.term, head.epoch)),
         directory_root: head.map(|head| head.directory_root),
         first_bad: None,
+        index: audited_index,
+        second_roots: None,
     };
     if let Err(error) = verdict {
         if !error.is_verification_failure() {
             return Err(error);
         }
         report.first_bad = Some(name_it(disk, &replayed, &error)?);
+    } else if options.paranoid {
+        let mut again = |read| progress(bytes + read);
+        let (roots, bad) = second::check(disk, index, &mut again)?;
+        report.second_roots = Some(roots);
+        report.first_bad = bad;
     }
     Ok(report)
 }

@@ -109,10 +109,7 @@ impl Store {
                 "segments are 4 KiB to 3 GiB, the reserve at most 3 GiB",
             ));
         }
-        let lock = disk.lock("lock").map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => StoreError::Locked,
-            _ => StoreError::io("lock the store", error),
-        })?;
+        let lock = disk.lock("lock").map_err(StoreError::from_lock)?;
         let mailbox = Arc::new(Mailbox::default());
         let (replayed, keeper, index_discarded) = read_log(&disk, &options, &mailbox)?;
         check_signer(&replayed.index, signer.as_ref())?;
@@ -366,7 +363,8 @@ fn read_log(
         }
     }
     if let Some(reason) = &found.discarded {
-        tracing::warn!(%reason, "the index is made anew from the log");
+        // Whoever opens hears it when it is done ([`Opened::index_discarded`]).
+        tracing::info!(%reason, "the index is made anew from the log");
     }
     let start = Start {
         voucher: found.voucher,

@@ -35,6 +35,7 @@ use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT};
 
 pub(crate) mod base;
 pub(crate) mod checkpoint;
+pub(crate) mod compare;
 mod effect;
 pub(crate) mod error;
 pub(crate) mod filter;
@@ -56,7 +57,7 @@ pub(crate) use place::{
     FactsBuilder, Location, RequestKey, RunFacts, RunPlace, key_hash, request_key,
 };
 pub(crate) use rows::{Cover, StateRow};
-pub(crate) use tail::{ContextState, Tail};
+pub(crate) use tail::{ContextState, Tail, TailContext};
 use tail::{Retired, RunAdded};
 
 /// True for the tree nodes that tiles keep.
@@ -439,7 +440,7 @@ impl Index {
     }
 
     /// What a checkpoint here says of itself.
-    fn state_row(&self, store_id: Short, now_ns: u64) -> StateRow {
+    pub(crate) fn state_row(&self, store_id: Short, now_ns: u64) -> StateRow {
         StateRow {
             store_id,
             cover: self.cover,

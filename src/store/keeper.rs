@@ -31,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) index: Option<Index>,
     /// Why it was thrown away.
     pub(crate) discarded: Option<String>,
+    /// When the commit it has was made.
+    pub(crate) made_at_ns: u64,
     /// Even an index that is of no use says how far the log was durable.
     pub(crate) voucher: Position,
 }
@@ -107,6 +109,7 @@ impl Keeper {
             Ok(Some((checkpoint, state))) => {
                 if state.store_id == self.store_id {
                     found.voucher = state.cover.end;
+                    found.made_at_ns = state.made_at_ns;
                     let health = self.health();
                     let over = Index::over_checkpoint(log, role, &state, |root| {
                         checkpoint.reader(role, root, health)

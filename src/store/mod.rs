@@ -42,11 +42,13 @@ mod pages;
 mod plan;
 mod publish;
 mod queue;
+mod rebuild;
 mod record;
 mod recover;
 mod replay;
 mod reserve;
 mod scan;
+mod stats;
 mod view;
 mod writer;
 
@@ -58,11 +60,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use audit::{AuditReport, FirstBad, audit};
+pub use audit::{AuditOptions, AuditReport, AuditedIndex, FirstBad, audit, audit_with};
 pub use body::StoreRole;
 pub use handle::{AppendDone, Opened, Store, StoreDone};
 pub use index::Inconsistency;
+pub use rebuild::{RebuiltIndex, rebuild_index};
 pub use record::Position;
+pub use stats::{CheckpointStats, HeadStats, IndexFound, Stats, stats};
 pub use view::{ContextInfo, Page, View};
 
 use crate::encoding::DecodeError;
@@ -248,6 +252,10 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The last process did not close the store, and what it left must be
+    /// mended first.
+    #[error("the store was not closed: a command that opens it must mend it first")]
+    NotClosed,
     /// A mirror was asked to store something that does not continue it.
     #[error("cannot be stored: {0}")]
     Refused(&'static str),
@@ -266,6 +274,14 @@ impl StoreError {
         Self::Io {
             what,
             error: Arc::new(error),
+        }
+    }
+
+    /// Taking the store's lock failed.
+    pub(crate) fn from_lock(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Self::Locked,
+            _ => Self::io("lock the store", error),
         }
     }
 

@@ -82,7 +82,16 @@ pub(crate) fn replay_to_read(
     disk: &dyn Disk,
     find: &mut dyn FnMut() -> Start,
 ) -> Result<Replayed, StoreError> {
-    let (replayed, verdict) = replay_with(disk, find(), &mut |_, _, _| Ok(()))?;
+    replay_to_read_with(disk, find, &mut |_, _, _| Ok(()))
+}
+
+/// The same, observed.
+pub(crate) fn replay_to_read_with(
+    disk: &dyn Disk,
+    find: &mut dyn FnMut() -> Start,
+    observe: &mut Observe<'_>,
+) -> Result<Replayed, StoreError> {
+    let (replayed, verdict) = replay_with(disk, find(), observe)?;
     verdict?;
     if replayed.index.role == StoreRole::Mirror || replayed.head_end <= replayed.vouched {
         return Ok(replayed);
@@ -91,7 +100,7 @@ pub(crate) fn replay_to_read(
         heads_through: Some(replayed.vouched),
         ..find()
     };
-    let (replayed, verdict) = replay_with(disk, start, &mut |_, _, _| Ok(()))?;
+    let (replayed, verdict) = replay_with(disk, start, observe)?;
     verdict.map(|()| replayed)
 }
 

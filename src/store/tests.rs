@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod mirror;
+mod offline;
 mod recovery;
 mod review;
 
@@ -98,5 +99,7 @@ fn payloads(view: &View, context: &str) -> Vec<String> {
 fn audit_clean(disk: &MemoryDisk) -> AuditReport {
     let report = audit(disk, &mut |_| ()).unwrap();
     assert_eq!(report.first_bad, None);
+    let index = &report.index;
+    assert!(!matches!(index, AuditedIndex::Differs { .. }), "{index:?}");
     report
 }

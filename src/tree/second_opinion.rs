@@ -43,3 +43,43 @@ pub fn root_by_rs_merkle(leaves: &[Hash]) -> Hash {
         .root()
         .map_or_else(hash::empty_root, Hash::from_bytes)
 }
+
+/// Leaves of which `rs_merkle` makes one root at a time: a power of two.
+const SUBTREE_LEAVES: usize = 1 << 16;
+
+/// The root over leaves that come one by one, in memory that hardly grows: 32
+/// bytes for every 65,536 leaves.
+///
+/// Levels pair up from the left and an odd node moves up unchanged, so from
+/// level 16 on the tree is the one over the roots of every 65,536 leaves.
+#[derive(Debug, Default)]
+pub struct SecondRoot {
+    roots: Vec<Hash>,
+    leaves: Vec<Hash>,
+}
+
+impl SecondRoot {
+    /// Takes the next leaf.
+    pub fn push(&mut self, leaf: Hash) {
+        self.leaves.push(leaf);
+        if self.leaves.len() == SUBTREE_LEAVES {
+            self.roots.push(root_by_rs_merkle(&self.leaves));
+            self.leaves.clear();
+        }
+    }
+
+    /// How many leaves there were.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        (self.roots.len() * SUBTREE_LEAVES + self.leaves.len()) as u64
+    }
+
+    /// The root over all of them.
+    #[must_use]
+    pub fn root(mut self) -> Hash {
+        if !self.leaves.is_empty() {
+            self.roots.push(root_by_rs_merkle(&self.leaves));
+        }
+        root_by_rs_merkle(&self.roots)
+    }
+}

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rs_merkle::MerkleTree;
 
 use super::oracle::{Naive, Sparse, at, leaf, leaves, rfc_consistency, rfc_inclusion, size};
-use super::second_opinion::{LedgerHasher, root_by_rs_merkle};
+use super::second_opinion::{LedgerHasher, SecondRoot, root_by_rs_merkle};
 use super::*;
 use crate::hash::{self, Hash};
 use crate::limits::PROOF_HASHES_MAX;
@@ -64,6 +64,26 @@ fn roots_agree_with_both_oracles_up_to_600() {
         let old = nodes::read_frontier(size(n), &nodes).unwrap();
         assert_eq!(old.root(), naive.mth(0, n));
         assert_eq!(nodes::read_root(size(n), &nodes).unwrap(), old.root());
+    }
+}
+
+#[test]
+fn a_second_root_is_the_same_whatever_it_is_made_from() {
+    let sizes = [
+        0, 1, 2, 3, 65_535, 65_536, 65_537, 131_072, 131_073, 200_000,
+    ];
+    let mut frontier = Frontier::new();
+    let mut roots = Vec::new();
+    for n in 0..=200_000 {
+        if sizes.contains(&n) {
+            roots.push(frontier.root());
+        }
+        frontier.append(leaf(n)).unwrap();
+    }
+    for (size, root) in sizes.into_iter().zip(roots) {
+        let mut second = SecondRoot::default();
+        (0..size).for_each(|n| second.push(leaf(n)));
+        assert_eq!((second.size(), second.root()), (size, root), "{size}");
     }
 }
 

@@ -1,5 +1,6 @@
-//! Damaged stores: named by `audit`, refused by everything that would trust
-//! them, changed by nothing.
+//! Damaged stores: named by `audit`, refused by whatever reads the damage,
+//! changed by nothing. Opening reads what lies behind the index, or everything
+//! if there is none.
 
 use std::fs::{self, OpenOptions};
 
@@ -43,6 +44,30 @@ fn first_bad(place: &Place, name: &str) -> Value {
     audit["first_bad"].clone()
 }
 
+/// An index speaks for what lies before it, so the store opens; but what is
+/// wrong is shown to nobody, and without the index nothing opens.
+fn is_never_shown(place: &Place, name: &str, bad: u64) {
+    let log = files(&place.path(name).join("log"));
+    let get = ["get", "--context", "packages", "--json"];
+    let got = place.run(name, &get).refuses(1, "Run `audit`");
+    let sample = fs::read_to_string(SAMPLE).unwrap();
+    assert!((got.json_lines().len() as u64) < bad);
+    for (line, got) in sample.lines().zip(got.json_lines()) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(got["payload"], line["payload"]);
+    }
+    let index = place.path(name).join("index.redb");
+    let before = fs::read(&index).unwrap();
+    place.run(name, &["rebuild-index"]).refuses(1, "error");
+    assert!(
+        fs::read(&index).unwrap() == before,
+        "the index was not kept"
+    );
+    assert_eq!(files(&place.path(name).join("log")), log);
+    fs::remove_file(index).unwrap();
+    is_refused(place, name);
+}
+
 /// Nothing is served, read or appended as if it were sound.
 fn is_refused(place: &Place, name: &str) {
     let before = files(&place.path(name).join("log"));
@@ -66,7 +91,7 @@ fn a_tampered_entry_is_named() {
         assert_eq!(bad["context"], "packages", "line {line}");
         assert_eq!(bad["sequence"], line, "{bad}");
         assert_eq!(bad["segment"], 1);
-        is_refused(&place, "s");
+        is_never_shown(&place, "s", line as u64);
     }
 }
 
@@ -80,7 +105,7 @@ fn a_tampered_large_payload_is_named() {
     let bad = first_bad(&place, "s");
     assert_eq!(bad["context"], "packages");
     assert_eq!(bad["sequence"], large, "{bad}");
-    is_refused(&place, "s");
+    is_never_shown(&place, "s", large as u64);
 }
 
 #[test]
@@ -149,7 +174,7 @@ fn a_missing_or_foreign_segment_is_damage() {
 }
 
 #[test]
-fn a_mirror_that_was_tampered_with_does_not_sync_on() {
+fn a_mirror_that_was_tampered_with_is_named_too() {
     let place = Place::new();
     place.with_sample("s");
     let (origin, peer) = place.keys("s");
@@ -163,6 +188,7 @@ fn a_mirror_that_was_tampered_with_does_not_sync_on() {
         (&bad["context"], &bad["sequence"]),
         (&"packages".into(), &77.into())
     );
+    is_never_shown(&place, "m", 77);
     place
         .pull("m", &server, &peer, &origin)
         .refuses(1, "damaged");

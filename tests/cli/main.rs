@@ -5,6 +5,7 @@
 
 mod append;
 mod damage;
+mod index;
 mod mirror;
 mod output;
 mod roles;

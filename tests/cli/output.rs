@@ -75,7 +75,17 @@ fn json_has_exactly_the_promised_fields() {
     assert!(appended["seconds"].is_f64());
 
     let audit = place.run("s", &["audit", "--json"]).expect(0).json();
-    let want = ["bytes", "contexts", "entries", "first_bad", "ok", "seconds"];
+    let want = [
+        "bytes",
+        "contexts",
+        "entries",
+        "first_bad",
+        "index",
+        "index_reason",
+        "ok",
+        "second_roots",
+        "seconds",
+    ];
     assert_eq!(sorted(&audit), want);
     assert_eq!(audit["ok"], true);
     assert_eq!(

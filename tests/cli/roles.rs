@@ -37,7 +37,7 @@ fn a_directory_in_use_is_left_alone() {
 #[test]
 fn without_a_store_nothing_runs() {
     let place = Place::new();
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 10] = [
         &["append", "--context", "c", "--key", "k", "--payload", "p"],
         &["get", "--context", "c"],
         &["contexts"],
@@ -45,6 +45,9 @@ fn without_a_store_nothing_runs() {
         &["keys"],
         &["audit"],
         &["audit", "--json"],
+        &["stats"],
+        &["stats", "--json"],
+        &["rebuild-index"],
     ];
     for arguments in commands {
         place
@@ -168,7 +171,15 @@ fn a_store_that_cannot_be_written_can_be_read() {
     assert_eq!(run_with(run(&get), b"").expect(0).json()["sequence"], 2000);
     run_with(run(&["head"]), b"").expect(0);
     run_with(run(&["contexts"]), b"").expect(0);
-    run_with(run(&["audit"]), b"").expect(0);
+    let audit = run_with(run(&["audit", "--json"]), b"").expect(0).json();
+    assert_eq!(audit["index"], "matches");
+    let stats = run_with(run(&["stats", "--json"]), b"").expect(0).json();
+    assert_eq!(
+        (&stats["in_use"], &stats["entries"]),
+        (&false.into(), &2000.into())
+    );
+    assert_eq!(stats["index"], "good");
+    run_with(run(&["rebuild-index"]), b"").expect(3);
     let append = ["append", "--context", "c", "--key", "k", "--payload", "p"];
     run_with(run(&append), b"").expect(3);
     assert_eq!(files(&place.path("s")), before);

@@ -58,6 +58,8 @@ impl Lose for Alone {
     fn lose(&self, _file: u64, _reason: &str) {}
 }
 
+/// Hears of a row: its key and its value.
+pub(super) type SeeRow<'s> = dyn FnMut(&[u8], &[u8]) -> Result<(), IndexError> + 's;
 type KeyAndValue = (Vec<u8>, Vec<u8>);
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
@@ -162,6 +164,20 @@ impl Reader {
             let value = self.key.open(table, &found, value.value());
             let value = value.ok_or(IndexError::Row { table })?.to_vec();
             Ok(Some((found, value)))
+        })
+    }
+
+    /// Every row of a table in the order of its keys, checked.
+    pub(super) fn each(&self, table: Table, see: &mut SeeRow<'_>) -> Result<(), IndexError> {
+        let rows = self.rows(table)?;
+        guarded(|| {
+            for row in rows.range_owned::<&[u8]>(..)? {
+                let (key, row) = row?;
+                let key = key.value();
+                let value = self.key.open(table, key, row.value());
+                see(key, value.ok_or(IndexError::Row { table })?)?;
+            }
+            Ok(())
         })
     }
 

@@ -21,6 +21,13 @@ pub(crate) enum IndexError {
     /// Rows that verify contradict each other, or the head they lead to.
     #[error("{0}")]
     Stale(&'static str),
+    /// A row is not what the log implies.
+    #[error("{}, {place}: {what}", .table.name())]
+    Differs {
+        table: Table,
+        place: String,
+        what: &'static str,
+    },
     /// The database cannot go on.
     #[error("{0}")]
     Database(String),
