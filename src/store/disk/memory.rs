@@ -11,6 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Disk, DiskFile, DiskLock};
 
+mod contents;
+
+use contents::Contents;
+
 /// Which calls a [`Fault`] counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultKind {
@@ -39,8 +43,8 @@ pub struct Fault {
 
 #[derive(Clone, Debug, Default)]
 struct Content {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
+    bytes: Contents,
+    durable: Contents,
     private: bool,
 }
 
@@ -50,6 +54,8 @@ struct State {
     locks: BTreeSet<String>,
     capacity_bytes: Option<u64>,
     fault: Option<Fault>,
+    /// The fault is one of files whose names start with this.
+    fault_in: String,
 }
 
 /// A disk in memory. Clones share their files.
@@ -91,7 +97,14 @@ impl MemoryDisk {
 
     /// Arms or disarms a fault.
     pub fn set_fault(&self, fault: Option<Fault>) {
-        lock(&self.state).fault = fault;
+        self.set_fault_in("", fault);
+    }
+
+    /// Arms a fault of files whose names start with `prefix`, or disarms it.
+    pub fn set_fault_in(&self, prefix: &str, fault: Option<Fault>) {
+        let mut state = lock(&self.state);
+        state.fault = fault;
+        prefix.clone_into(&mut state.fault_in);
     }
 
     /// Bytes of all files.
@@ -110,11 +123,12 @@ impl MemoryDisk {
         lock(&self.state)
             .files
             .get(name)
-            .map(|f| lock(f).bytes.clone())
+            .map(|f| lock(f).bytes.to_vec())
     }
 
     /// Replaces a file's bytes, durable ones included.
     pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
+        let bytes = Contents::from(bytes);
         let content = Content {
             durable: bytes.clone(),
             bytes,
@@ -125,7 +139,7 @@ impl MemoryDisk {
             .insert(name.to_owned(), Arc::new(Mutex::new(content)));
     }
 
-    /// A copy that shares nothing with this disk: what reads see now.
+    /// A copy that no change of this disk reaches: what reads see now.
     #[must_use]
     pub fn fork(&self) -> Self {
         self.copy(|content| content.bytes.clone())
@@ -137,7 +151,7 @@ impl MemoryDisk {
         self.copy(|content| content.durable.clone())
     }
 
-    fn copy(&self, pick: impl Fn(&Content) -> Vec<u8>) -> Self {
+    fn copy(&self, pick: impl Fn(&Content) -> Contents) -> Self {
         let state = lock(&self.state);
         let files = state
             .files
@@ -161,10 +175,14 @@ impl MemoryDisk {
         }
     }
 
-    fn check(&self, kind: FaultKind) -> io::Result<()> {
+    fn check(&self, name: &str, kind: FaultKind) -> io::Result<()> {
         let mut state = lock(&self.state);
-        if let Some(fault) = &mut state.fault
+        let State {
+            fault, fault_in, ..
+        } = &mut *state;
+        if let Some(fault) = fault
             && fault.kind == kind
+            && name.starts_with(fault_in.as_str())
         {
             if fault.after == 0 {
                 return Err(fault.error.into());
@@ -185,6 +203,7 @@ impl Disk for MemoryDisk {
         state.files.insert(name.to_owned(), content.clone());
         Ok(Arc::new(MemoryFile {
             disk: self.clone(),
+            name: name.to_owned(),
             content,
             access: Access::Write,
         }))
@@ -199,13 +218,14 @@ impl Disk for MemoryDisk {
             .clone();
         Ok(Arc::new(MemoryFile {
             disk: self.clone(),
+            name: name.to_owned(),
             content,
             access,
         }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.check(FaultKind::Rename)?;
+        self.check(to, FaultKind::Rename)?;
         let mut state = lock(&self.state);
         let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files.insert(to.to_owned(), content);
@@ -259,9 +279,10 @@ impl Disk for MemoryDisk {
         if state.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        let bytes = Contents::from(bytes);
         let content = Content {
-            bytes: bytes.to_vec(),
-            durable: bytes.to_vec(),
+            durable: bytes.clone(),
+            bytes,
             private: true,
         };
         state
@@ -283,13 +304,15 @@ impl Disk for MemoryDisk {
         if content.bytes.len() as u64 > bytes_max {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok(content.bytes.clone())
+        Ok(content.bytes.to_vec())
     }
 }
 
 #[derive(Debug)]
 struct MemoryFile {
     disk: MemoryDisk,
+    /// When it was opened.
+    name: String,
     content: Arc<Mutex<Content>>,
     access: Access,
 }
@@ -314,13 +337,7 @@ impl MemoryFile {
         } else {
             source.len()
         };
-        let mut content = lock(&self.content);
-        if content.bytes.len() < start + fits {
-            content.bytes.resize(start + fits, 0);
-        }
-        if let Some(target) = content.bytes.get_mut(start..start + fits) {
-            target.copy_from_slice(&source[..fits]);
-        }
+        lock(&self.content).bytes.write_at(start, &source[..fits]);
         if fits < source.len() {
             Err(full())
         } else {
@@ -335,29 +352,24 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.disk.check(FaultKind::Read)?;
-        let content = lock(&self.content);
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(content.bytes.len());
-        let n = buf.len().min(content.bytes.len() - start);
-        buf[..n].copy_from_slice(&content.bytes[start..start + n]);
-        Ok(n)
+        self.disk.check(&self.name, FaultKind::Read)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(lock(&self.content).bytes.read_at(start, buf))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disk.check(FaultKind::Write)?;
+        self.disk.check(&self.name, FaultKind::Write)?;
         self.write(offset, bytes)
     }
 
     fn extend(&self, from: u64, to: u64) -> io::Result<()> {
-        self.disk.check(FaultKind::Extend)?;
+        self.disk.check(&self.name, FaultKind::Extend)?;
         let zeros = usize::try_from(to.saturating_sub(from)).map_err(|_| full())?;
         self.write(from, &vec![0; zeros])
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.check(FaultKind::Sync)?;
+        self.disk.check(&self.name, FaultKind::Sync)?;
         let mut content = lock(&self.content);
         let Content { bytes, durable, .. } = &mut *content;
         durable.clone_from(bytes);
@@ -369,7 +381,7 @@ impl DiskFile for MemoryFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let len = usize::try_from(len).map_err(|_| full())?;
-        lock(&self.content).bytes.resize(len, 0);
+        lock(&self.content).bytes.resize(len);
         Ok(())
     }
 }
