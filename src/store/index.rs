@@ -176,6 +176,8 @@ pub(crate) struct Index {
     /// The newest group that changed anything, and what the base covers.
     cover: Cover,
     covered: Cover,
+    /// Folding fails, and nobody can say for how long.
+    pub(crate) stalled: bool,
 }
 
 impl Index {
@@ -194,6 +196,7 @@ impl Index {
             loose_openings: Vec::new(),
             cover: Cover::default(),
             covered: Cover::default(),
+            stalled: false,
         }
     }
 

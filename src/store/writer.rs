@@ -178,7 +178,11 @@ impl Writer {
             .as_ref()
             .and(self.note_at)
             .map(|at| at + HEAD_NOTE_EVERY);
-        let fold = self.view.index().is_dirty().then_some(self.fold_at);
+        let fold = {
+            let index = self.view.index();
+            // While one is under way its end is waited for, which nudges.
+            (index.is_dirty() && index.below.frozen.is_none()).then_some(self.fold_at)
+        };
         [self.mark_due, self.head_due(), note, fold]
             .into_iter()
             .flatten()
@@ -416,9 +420,9 @@ impl Writer {
             }
         }
         index.set_cover(self.log.cover());
-        let held = hold(&index, self.options.tail_bytes_max);
+        // Under the lock: the indexer's word may not come between.
+        self.queue.hold(hold(&index, self.options.tail_bytes_max));
         drop(index);
-        self.queue.hold(held);
         self.mark_due = Some(Instant::now() + MARK_AFTER);
         Ok(hashed)
     }
@@ -427,10 +431,12 @@ impl Writer {
     /// grown. An own store needs a head first: what is on disk is what a head
     /// commits to.
     fn fold_if_due(&mut self, now: Instant) {
+        // One tail is folded while the next one fills.
+        let tail_bytes = TAIL_FOLD_BYTES.min(self.options.tail_bytes_max / 2);
         let (due, unsigned) = {
             let index = self.view.index();
-            let grown = index.tail.bytes() >= TAIL_FOLD_BYTES
-                || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES;
+            let grown =
+                index.tail.bytes() >= tail_bytes || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES;
             let due = index.is_dirty() && (grown || self.fold_at <= now);
             (
                 due && index.below.frozen.is_none(),
