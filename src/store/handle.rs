@@ -337,6 +337,12 @@ fn read_log(
                 found.discarded = Some(reason);
                 keeper.let_go();
             }
+            // It may be the index that contradicts the log: without it the log
+            // is asked alone.
+            Err(error @ StoreError::Inconsistent { .. }) => {
+                found.discarded = Some(error.to_string());
+                keeper.let_go();
+            }
             Err(error) => return Err(error),
         }
     }
@@ -349,8 +355,11 @@ fn read_log(
     };
     let replayed = replay_and_fold(disk, options, &mut keeper, start)?;
     if found.discarded.is_some() && matches!(replayed.index.below.base, Base::Empty) {
-        // Nothing was folded that would have taken its place.
-        keeper.discard()?;
+        // Nothing was folded that would have taken its place. One that cannot
+        // be removed is of no use next time either.
+        if let Err(error) = keeper.discard() {
+            tracing::warn!(%error, "the index was not removed");
+        }
     }
     Ok((replayed, keeper, found.discarded))
 }
