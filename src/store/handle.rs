@@ -59,6 +59,9 @@ struct Inner {
     view: View,
     failed: Arc<OnceLock<String>>,
     thread: Mutex<Option<WriterThread>>,
+    /// Tests wait for the indexer.
+    #[cfg_attr(not(test), allow(dead_code))]
+    mailbox: Arc<Mailbox>,
 }
 
 type WriterThread = JoinHandle<Result<(), StoreError>>;
@@ -128,7 +131,7 @@ impl Store {
             queue: queue.clone(),
             clock: options.clock.clone(),
             tail_bytes_max: options.tail_bytes_max,
-            mailbox,
+            mailbox: mailbox.clone(),
             covered,
         })?;
         let writer = Writer::new(
@@ -151,6 +154,7 @@ impl Store {
             view,
             failed,
             thread,
+            mailbox,
         }));
         Ok(Opened {
             store,
@@ -277,6 +281,14 @@ impl Store {
     /// the last handle does the same, without an answer.
     pub fn close(&self) -> Result<(), StoreError> {
         self.0.close()
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Where the indexer says that something has changed.
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.0.mailbox
     }
 }
 

@@ -3,6 +3,7 @@
 mod append;
 mod damage;
 mod faults;
+mod index;
 mod mirror;
 mod recovery;
 mod review;
