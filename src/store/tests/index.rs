@@ -4,6 +4,7 @@ mod fails;
 mod flips;
 mod found;
 mod lies;
+mod mirrors;
 mod model;
 mod property;
 
