@@ -62,6 +62,9 @@ struct Inner {
     view: View,
     failed: Arc<OnceLock<String>>,
     thread: Mutex<Option<WriterThread>>,
+    /// Tests wait for the indexer.
+    #[cfg_attr(not(test), allow(dead_code))]
+    mailbox: Arc<Mailbox>,
 }
 
 type WriterThread = JoinHandle<Result<(), StoreError>>;
@@ -130,7 +133,7 @@ impl Store {
             queue: queue.clone(),
             clock: options.clock.clone(),
             tail_bytes_max: options.tail_bytes_max,
-            mailbox,
+            mailbox: mailbox.clone(),
             covered,
             filter,
         })?;
@@ -154,6 +157,7 @@ impl Store {
             view,
             failed,
             thread,
+            mailbox,
         }));
         Ok(Opened {
             store,
@@ -302,6 +306,14 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Where the indexer says that something has changed.
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.0.mailbox
+    }
+}
+
 impl Inner {
     fn close(&self) -> Result<(), StoreError> {
         self.queue.close();
@@ -359,6 +371,12 @@ fn read_log(
                 found.discarded = Some(reason);
                 keeper.let_go();
             }
+            // It may be the index that contradicts the log: without it the log
+            // is asked alone.
+            Err(error @ StoreError::Inconsistent { .. }) => {
+                found.discarded = Some(error.to_string());
+                keeper.let_go();
+            }
             Err(error) => return Err(error),
         }
     }
@@ -372,8 +390,11 @@ fn read_log(
     };
     let replayed = replay_and_fold(disk, options, &mut keeper, start)?;
     if found.discarded.is_some() && matches!(replayed.index.below.base, Base::Empty) {
-        // Nothing was folded that would have taken its place.
-        keeper.discard()?;
+        // Nothing was folded that would have taken its place. One that cannot
+        // be removed is of no use next time either.
+        if let Err(error) = keeper.discard() {
+            tracing::warn!(%error, "the index was not removed");
+        }
     }
     Ok((replayed, keeper, found.discarded))
 }

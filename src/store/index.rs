@@ -121,6 +121,8 @@ pub(crate) struct Index {
     covered: Cover,
     /// Bytes of log from the one to the other.
     uncovered_bytes: u64,
+    /// Folding fails, and nobody can say for how long.
+    pub(crate) stalled: bool,
 }
 
 impl Index {
@@ -140,6 +142,7 @@ impl Index {
             cover: Cover::default(),
             covered: Cover::default(),
             uncovered_bytes: 0,
+            stalled: false,
         }
     }
 
@@ -412,14 +415,9 @@ impl Index {
         if (update.sums.contexts, update.sums.entries) != (text.contexts, text.entries) {
             return refused("the counts are not those of the directory");
         }
-        let mut bytes = 0;
-        for hash in &update.retired {
-            let node = self.directory_node(hash)?;
-            bytes += node.map_or(0, |node| node.len() as u64);
-        }
         let retired = Retired {
             at_ns: text.time_ns,
-            bytes,
+            bytes: update.retired_bytes,
             nodes: update.retired,
         };
         self.tail.add_directory(update.added, retired);

@@ -17,6 +17,7 @@ use super::index::rows::IndexKeys;
 use super::index::{Base, Cover, FoldJob, Index, IndexError, StateRow};
 use super::log::LogReader;
 use super::record::{Position, Short};
+use super::recover::no_beginning;
 use super::replay::first_group;
 use super::scan::{LogScan, open_segment};
 use crate::limits::TAIL_FOLD_BYTES;
@@ -217,7 +218,7 @@ impl Keeper {
                 error,
             })?;
         let first = scan.next_group().map_err(read)?;
-        let first = first.ok_or(StoreError::NotAStore)?;
+        let first = first.ok_or_else(|| no_beginning(&scan))?;
         let mut index = first_group(&first)?;
         let mut next = Some(first);
         while let Some(group) = next {

@@ -129,7 +129,8 @@ impl Debug for Progress {
 }
 
 impl StoreOptions {
-    /// Memory of the tail at which it is folded.
+    /// Memory of the tail at which it is folded: one tail is folded while the
+    /// next one fills.
     pub(crate) fn fold_bytes(&self) -> usize {
         TAIL_FOLD_BYTES.min(self.tail_bytes_max / 2)
     }

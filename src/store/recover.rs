@@ -134,7 +134,7 @@ pub(crate) fn replay_and_fold(
     } else {
         let mut scan = unreadable(LogScan::start(disk, segments.contiguous), 1)?;
         let first = scan.next_group().map_err(read)?;
-        let first = first.ok_or(StoreError::NotAStore)?;
+        let first = first.ok_or_else(|| no_beginning(&scan))?;
         (scan, first_group(&first)?, Some(first))
     };
     let mut replay = Replay {
@@ -214,6 +214,17 @@ fn check_sealed(disk: &dyn Disk, segments: Segments, covered: Position) -> Resul
         }
     }
     Ok(())
+}
+
+/// Segment 1 appears with its first record or not at all: without it, the log
+/// is damaged.
+pub(crate) fn no_beginning(scan: &LogScan<'_>) -> StoreError {
+    let stop = scan.stop().map(ToString::to_string).unwrap_or_default();
+    StoreError::Damaged(Damage {
+        position: scan.stopped_at(),
+        vouched: scan.stopped_at(),
+        reason: format!("the first record cannot be read: {stop}"),
+    })
 }
 
 /// A scan that could not even start is an error of its first segment.

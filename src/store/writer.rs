@@ -181,7 +181,11 @@ impl Writer {
             .as_ref()
             .and(self.note_at)
             .map(|at| at + HEAD_NOTE_EVERY);
-        let fold = self.view.index().is_dirty().then_some(self.fold_at);
+        let fold = {
+            let index = self.view.index();
+            // While one is under way its end is waited for, which nudges.
+            (index.is_dirty() && index.below.frozen.is_none()).then_some(self.fold_at)
+        };
         [self.mark_due, self.head_due(), note, fold]
             .into_iter()
             .flatten()
@@ -415,9 +419,9 @@ impl Writer {
             }
         }
         index.set_cover(self.log.cover());
-        let held = hold(&index, self.options.tail_bytes_max);
+        // Under the lock: the indexer's word may not come between.
+        self.queue.hold(hold(&index, self.options.tail_bytes_max));
         drop(index);
-        self.queue.hold(held);
         self.mark_due = Some(Instant::now() + MARK_AFTER);
         Ok(hashed)
     }
