@@ -151,7 +151,7 @@ fn holds(every: Duration, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_answer_is_the_models_when_every_group_is_folded(steps in steps()) {
