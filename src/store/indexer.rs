@@ -284,7 +284,7 @@ impl<C> Work<C> {
                     return;
                 }
                 match self.rebuild() {
-                    Ok(()) => (lost, pause) = (false, RETRY_FIRST),
+                    Ok(()) => lost = false,
                     Err(error) => {
                         tracing::warn!(%error, "the index could not be made anew");
                         // What there is of it only takes up space.
@@ -296,11 +296,13 @@ impl<C> Work<C> {
             }
             if let Some(folding) = &job {
                 match self.fold(folding) {
-                    Ok(()) => job = None,
+                    Ok(()) => (job, pause) = (None, RETRY_FIRST),
+                    // A disk that is full enough for a rebuild and not for a
+                    // fold would have the log read over and over.
                     Err(reason) => {
                         self.lose(&reason);
                         lost = true;
-                        pause = RETRY_FIRST;
+                        pause = (pause * 2).min(RETRY_LAST);
                     }
                 }
             }
