@@ -46,6 +46,8 @@ pub struct Update {
     pub added: Vec<(Hash, Vec<u8>)>,
     /// Nodes that the old root needed and the new one does not.
     pub retired: Vec<Hash>,
+    /// Bytes of the retired nodes.
+    pub retired_bytes: u64,
 }
 
 /// Why a batch was refused. Nothing was changed.
@@ -108,6 +110,7 @@ pub fn apply<R: ReadDirectory>(
         read,
         added: Vec::new(),
         retired: Vec::new(),
+        retired_bytes: 0,
     };
     let (root, sums) = batch.rebuild(root, &Prefix::ROOT, None, &sorted)?;
     Ok(Update {
@@ -115,6 +118,7 @@ pub fn apply<R: ReadDirectory>(
         sums,
         added: batch.added,
         retired: batch.retired,
+        retired_bytes: batch.retired_bytes,
     })
 }
 
@@ -122,6 +126,7 @@ struct Batch<'a, R> {
     read: &'a R,
     added: Vec<(Hash, Vec<u8>)>,
     retired: Vec<Hash>,
+    retired_bytes: u64,
 }
 
 type Built<R> = Result<(Hash, Sums), UpdateError<<R as ReadDirectory>::Error>>;
@@ -142,6 +147,7 @@ impl<R: ReadDirectory> Batch<'_, R> {
         }
         if *hash != empty_root() {
             self.retired.push(*hash);
+            self.retired_bytes += node.encode().len() as u64;
         }
         Ok(self.add(&built))
     }

@@ -3,7 +3,7 @@
 
 use super::StoreError;
 use super::view::{View, from_build};
-use crate::directory::{Node, Opening, ReadDirectory, Slot};
+use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::SignedHead;
@@ -22,16 +22,25 @@ impl ReadLedger for View {
         let Some(node) = ReadDirectory::directory_node(self, hash)? else {
             return Ok(None);
         };
-        let decoded = Node::decode(&node).map_err(|_| StoreError::Refused("directory node"))?;
+        let decoded = Node::decode(&node).map_err(|_| self.lose("a directory node is not one"))?;
         let mut openings = Vec::new();
         for slot in decoded.slots() {
-            let Slot::Entry { path, entries, .. } = *slot else {
+            let Slot::Entry {
+                path,
+                commitment: signed,
+                entries,
+            } = *slot
+            else {
                 continue;
             };
             let Some(id) = self.name_of_path(&path)? else {
                 return Err(self.lose("a directory entry of no context"));
             };
             let root = self.root_at(&id, entries)?;
+            if commitment(id.as_str(), entries, &root) != signed {
+                // A tile that is not the tree's: whoever asks must not be told.
+                return Err(self.lose("a root is not the one a directory commits to"));
+            }
             openings.push(Opening {
                 id: id.as_str().to_owned(),
                 size: entries,

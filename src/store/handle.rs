@@ -17,7 +17,7 @@ use super::layout;
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
-use super::replay::ReplayError;
+use super::scan::ScannedGroup;
 use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
@@ -62,6 +62,9 @@ struct Inner {
     view: View,
     failed: Arc<OnceLock<String>>,
     thread: Mutex<Option<WriterThread>>,
+    /// Tests wait for the indexer.
+    #[cfg_attr(not(test), allow(dead_code))]
+    mailbox: Arc<Mailbox>,
 }
 
 type WriterThread = JoinHandle<Result<(), StoreError>>;
@@ -130,7 +133,7 @@ impl Store {
             queue: queue.clone(),
             clock: options.clock.clone(),
             tail_bytes_max: options.tail_bytes_max,
-            mailbox,
+            mailbox: mailbox.clone(),
             covered,
             filter,
         })?;
@@ -154,6 +157,7 @@ impl Store {
             view,
             failed,
             thread,
+            mailbox,
         }));
         Ok(Opened {
             store,
@@ -302,6 +306,14 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Where the indexer says that something has changed.
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.0.mailbox
+    }
+}
+
 impl Inner {
     fn close(&self) -> Result<(), StoreError> {
         self.queue.close();
@@ -359,6 +371,12 @@ fn read_log(
                 found.discarded = Some(reason);
                 keeper.let_go();
             }
+            // It may be the index that contradicts the log: without it the log
+            // is asked alone.
+            Err(error @ StoreError::Inconsistent { .. }) => {
+                found.discarded = Some(error.to_string());
+                keeper.let_go();
+            }
             Err(error) => return Err(error),
         }
     }
@@ -372,8 +390,11 @@ fn read_log(
     };
     let replayed = replay_and_fold(disk, options, &mut keeper, start)?;
     if found.discarded.is_some() && matches!(replayed.index.below.base, Base::Empty) {
-        // Nothing was folded that would have taken its place.
-        keeper.discard()?;
+        // Nothing was folded that would have taken its place. One that cannot
+        // be removed is of no use next time either.
+        if let Err(error) = keeper.discard() {
+            tracing::warn!(%error, "the index was not removed");
+        }
     }
     Ok((replayed, keeper, found.discarded))
 }
@@ -385,13 +406,14 @@ fn replay_and_fold(
     start: Start,
 ) -> Result<Replayed, StoreError> {
     let now_ns = options.clock.now_ns();
-    let (replayed, verdict) = recover::replay_with(&**disk, start, &mut |index, _, bytes| {
+    let mut observe = |_: &mut Index, _: &ScannedGroup, bytes: u64| {
         if let Some(progress) = &options.progress {
             progress(bytes);
         }
-        let folded = keeper.fold_if_due(index, now_ns);
-        folded.map_err(ReplayError::Index)
-    })?;
+        Ok(())
+    };
+    let mut fold = |index: &mut Index| keeper.fold_if_due(index, options.fold_bytes(), now_ns);
+    let (replayed, verdict) = recover::replay_and_fold(&**disk, start, &mut observe, &mut fold)?;
     verdict?;
     keeper.name()?;
     Ok(replayed)

@@ -119,6 +119,10 @@ pub(crate) struct Index {
     /// The newest group that changed anything, and what the base covers.
     cover: Cover,
     covered: Cover,
+    /// Bytes of log from the one to the other.
+    uncovered_bytes: u64,
+    /// Folding fails, and nobody can say for how long.
+    pub(crate) stalled: bool,
 }
 
 impl Index {
@@ -137,6 +141,8 @@ impl Index {
             loose_openings: Vec::new(),
             cover: Cover::default(),
             covered: Cover::default(),
+            uncovered_bytes: 0,
+            stalled: false,
         }
     }
 
@@ -157,6 +163,13 @@ impl Index {
 
     /// A group that changed something is durable, and its effects are applied.
     pub(crate) fn set_cover(&mut self, cover: Cover) {
+        let (from, to) = (self.cover.end, cover.end);
+        let from = if from.segment() == to.segment() {
+            from.offset()
+        } else {
+            0
+        };
+        self.uncovered_bytes += u64::from(to.offset().saturating_sub(from));
         self.cover = cover;
     }
 
@@ -222,15 +235,9 @@ impl Index {
         self.cover != self.covered
     }
 
-    /// Bytes of log since what the last fold covers, if that is in the same
-    /// segment; otherwise many.
+    /// Bytes of log since what the last fold covers.
     pub(crate) fn uncovered_bytes(&self) -> u64 {
-        let (end, covered) = (self.cover.end, self.covered.end);
-        if end.segment() == covered.segment() {
-            u64::from(end.offset().saturating_sub(covered.offset()))
-        } else {
-            u64::from(end.offset())
-        }
+        self.uncovered_bytes
     }
 
     /// Memory of everything that is not folded, roughly.
@@ -253,8 +260,14 @@ impl Index {
     /// The state of a context that is about to change, in the tail.
     pub(crate) fn touch(&mut self, number: u64) -> Result<&ContextState, ApplyError> {
         if self.tail.context(number).is_none() {
-            let below = self.below.by_number(number)?;
-            let state = below.ok_or(ApplyError::rule("run of no context"))?;
+            let Some(state) = self.below.by_number(number)? else {
+                if number == 0 || number > self.contexts {
+                    return Err(ApplyError::rule("run of no context"));
+                }
+                let what = "the name of a context is missing";
+                self.below.lose(what);
+                return Err(IndexError::Stale(what).into());
+            };
             self.tail.touch(state, false);
         }
         let context = self.tail.context(number);
@@ -374,7 +387,9 @@ impl Index {
         directory::apply(self, &self.published.root, changes).map_err(|error| match error {
             UpdateError::Load(directory::LoadError::Read(error)) => error.into(),
             UpdateError::Load(_) => {
-                IndexError::Stale("the newest head's directory is not all there").into()
+                let what = "the newest head's directory is not all there";
+                self.below.lose(what);
+                IndexError::Stale(what).into()
             }
             error => Inconsistency::Head(error.to_string()).into(),
         })
@@ -400,14 +415,9 @@ impl Index {
         if (update.sums.contexts, update.sums.entries) != (text.contexts, text.entries) {
             return refused("the counts are not those of the directory");
         }
-        let mut bytes = 0;
-        for hash in &update.retired {
-            let node = self.directory_node(hash)?;
-            bytes += node.map_or(0, |node| node.len() as u64);
-        }
         let retired = Retired {
             at_ns: text.time_ns,
-            bytes,
+            bytes: update.retired_bytes,
             nodes: update.retired,
         };
         self.tail.add_directory(update.added, retired);
@@ -450,6 +460,7 @@ impl Index {
         let tail = Arc::new(std::mem::take(&mut self.tail));
         self.below.frozen = Some(tail.clone());
         self.covered = self.cover;
+        self.uncovered_bytes = 0;
         FoldJob {
             tail,
             state,

@@ -23,8 +23,9 @@ use super::keeper::Keeper;
 use super::queue::{Hold, Queue};
 use super::{Clock, StoreError};
 
-/// The first pause after an index could not be made, doubled each time.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The first pause after an index could not be made, doubled each time. Tests
+/// have no time.
+const RETRY_FIRST: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 500 });
 /// The longest such pause.
 const RETRY_LAST: Duration = Duration::from_mins(1);
 
@@ -35,6 +36,8 @@ struct Mail {
     /// Which file, and why.
     lost: Option<(u64, String)>,
     stop: bool,
+    /// The thread has ended.
+    gone: bool,
 }
 
 /// What the thread does.
@@ -62,12 +65,17 @@ impl Mailbox {
 
     /// Hands a frozen tail over. There is one at a time.
     pub(crate) fn fold(&self, job: FoldJob) {
-        {
-            let mut state = self.lock();
-            state.0.job = Some(job);
+        let mut state = self.lock();
+        state.0.job = Some(job);
+        Self::arrived(state);
+        self.changed.notify_all();
+    }
+
+    /// There is something to do, if there is anyone to do it.
+    fn arrived(mut state: MutexGuard<'_, (Mail, Doing)>) {
+        if !state.0.gone {
             state.1 = Doing::Something;
         }
-        self.changed.notify_all();
     }
 
     /// Waits until everything handed over is folded, or cannot be for now.
@@ -81,6 +89,21 @@ impl Mailbox {
         }
     }
 
+    /// Waits until `done`, a minute at most; true if it came to that.
+    #[cfg(test)]
+    pub(crate) fn wait_until(&self, done: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + Duration::from_mins(1);
+        // Without the lock: `done` may want others.
+        while !done() {
+            if Instant::now() > until {
+                return false;
+            }
+            let state = self.lock();
+            drop(self.changed.wait_timeout(state, Duration::from_millis(5)));
+        }
+        true
+    }
+
     fn stop(&self) {
         self.lock().0.stop = true;
         self.changed.notify_all();
@@ -88,7 +111,11 @@ impl Mailbox {
 
     /// The thread is gone: nobody waits for it.
     fn done(&self) {
-        self.lock().1 = Doing::Nothing;
+        {
+            let mut state = self.lock();
+            state.0.gone = true;
+            state.1 = Doing::Nothing;
+        }
         self.changed.notify_all();
     }
 
@@ -102,7 +129,7 @@ impl Mailbox {
                 return Mail {
                     job: mail.job.take(),
                     lost: mail.lost.take(),
-                    stop: mail.stop,
+                    ..*mail
                 };
             }
             let now_doing = match until {
@@ -138,17 +165,19 @@ impl Lose for Mailbox {
         if mail.lost.as_ref().is_none_or(|(known, _)| *known < file) {
             mail.lost = Some((file, reason.to_owned()));
         }
-        drop(state);
+        Self::arrived(state);
         self.changed.notify_all();
     }
 }
 
 /// How appends are let in while the tail is as full as this.
 pub(crate) fn hold(index: &Index, tail_bytes_max: usize) -> Hold {
-    match &index.below.base {
-        _ if index.tail_bytes() < tail_bytes_max => Hold::Open,
-        Base::Lost => Hold::Refuse,
-        Base::Empty | Base::Ready(_) => Hold::Wait,
+    if index.tail_bytes() < tail_bytes_max {
+        Hold::Open
+    } else if index.stalled {
+        Hold::Refuse
+    } else {
+        Hold::Wait
     }
 }
 
@@ -258,6 +287,8 @@ impl<C> Work<C> {
                     Ok(()) => (lost, pause) = (false, RETRY_FIRST),
                     Err(error) => {
                         tracing::warn!(%error, "the index could not be made anew");
+                        // What there is of it only takes up space.
+                        self.discard();
                         pause = (pause * 2).min(RETRY_LAST);
                         continue;
                     }
@@ -287,7 +318,10 @@ impl<C> Work<C> {
         let base = self.keeper.fold(job, role).map_err(|e| e.to_string())?;
         self.keeper.name().map_err(|e| e.to_string())?;
         self.covered = Some(job.state.cover);
-        self.change(|index| index.folded(base));
+        self.change(|index| {
+            index.folded(base);
+            index.stalled = false;
+        });
         Ok(())
     }
 
@@ -298,7 +332,14 @@ impl<C> Work<C> {
             Some(_) => Base::Lost,
             None => Base::Empty,
         };
-        self.change(|index| index.below.base = base);
+        self.change(|index| {
+            index.below.base = base;
+            index.stalled = true;
+        });
+        self.discard();
+    }
+
+    fn discard(&mut self) {
         if let Err(error) = self.keeper.discard() {
             tracing::warn!(%error, "the lost index was not removed");
         }
@@ -307,13 +348,15 @@ impl<C> Work<C> {
     /// Makes what was covered anew; nothing, if nothing was.
     fn rebuild(&mut self) -> Result<(), StoreError> {
         let now_ns = self.clock.now_ns();
-        let base = if let Some(cover) = self.covered {
-            self.keeper.rebuild(cover, now_ns, &mut |_| ())?
-        } else {
-            self.keeper.discard()?;
-            Base::Empty
+        let Some(cover) = self.covered else {
+            // The next fold makes it, or fails as this one did.
+            return self.keeper.discard();
         };
-        self.change(|index| index.below.base = base);
+        let base = self.keeper.rebuild(cover, now_ns, &mut |_| ())?;
+        self.change(|index| {
+            index.below.base = base;
+            index.stalled = false;
+        });
         tracing::info!("the index is whole again");
         Ok(())
     }
@@ -323,11 +366,13 @@ impl<C> Work<C> {
     }
 
     fn change(&self, change: impl FnOnce(&mut Index)) {
-        let held = {
+        {
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             change(&mut index);
-            hold(&index, self.tail_bytes_max)
-        };
-        self.queue.hold(held);
+            // Under the lock: the writer's word may not come between.
+            self.queue.hold(hold(&index, self.tail_bytes_max));
+        }
+        // The next tail may be waiting to be folded.
+        self.queue.nudge();
     }
 }

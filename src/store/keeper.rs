@@ -17,6 +17,7 @@ use super::index::rows::IndexKeys;
 use super::index::{Base, Cover, FoldJob, Index, IndexError, StateRow};
 use super::log::LogReader;
 use super::record::{Position, Short};
+use super::recover::no_beginning;
 use super::replay::first_group;
 use super::scan::{LogScan, open_segment};
 use crate::limits::TAIL_FOLD_BYTES;
@@ -188,8 +189,13 @@ impl Keeper {
     }
 
     /// The same, once enough has come together.
-    pub(crate) fn fold_if_due(&mut self, index: &mut Index, now_ns: u64) -> Result<(), IndexError> {
-        if index.tail.bytes() >= TAIL_FOLD_BYTES {
+    pub(crate) fn fold_if_due(
+        &mut self,
+        index: &mut Index,
+        fold_bytes: usize,
+        now_ns: u64,
+    ) -> Result<(), IndexError> {
+        if index.tail.bytes() >= fold_bytes {
             self.fold_now(index, now_ns)?;
         }
         Ok(())
@@ -212,7 +218,7 @@ impl Keeper {
                 error,
             })?;
         let first = scan.next_group().map_err(read)?;
-        let first = first.ok_or(StoreError::NotAStore)?;
+        let first = first.ok_or_else(|| no_beginning(&scan))?;
         let mut index = first_group(&first)?;
         let mut next = Some(first);
         while let Some(group) = next {
@@ -226,7 +232,7 @@ impl Keeper {
                 self.name()?;
                 return Ok(index.below.base);
             }
-            self.fold_if_due(&mut index, now_ns)?;
+            self.fold_if_due(&mut index, TAIL_FOLD_BYTES, now_ns)?;
             next = scan.next_group().map_err(read)?;
         }
         Err(StoreError::Corrupt {

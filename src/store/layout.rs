@@ -7,6 +7,7 @@ use super::body::{self, StoreRole};
 use super::disk::{Disk, read_whole};
 use super::log::{create_segment, new_segment};
 use super::record::{Group, Position, RecordType};
+use super::recover::no_beginning;
 use super::replay::first_group;
 use super::scan::{LOG_DIR, LogScan, SEGMENT_HEADER_LEN, segment_number};
 use super::{Damage, StoreError};
@@ -114,7 +115,7 @@ pub(crate) fn peek(disk: &dyn Disk) -> Result<(StoreRole, VerifierKey), StoreErr
     let group = scan
         .next_group()
         .map_err(|error| StoreError::io("read the log", error))?;
-    let group = group.ok_or(StoreError::NotAStore)?;
+    let group = group.ok_or_else(|| no_beginning(&scan))?;
     let index = first_group(&group)?;
     Ok((index.role, index.origin))
 }

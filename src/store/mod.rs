@@ -2,8 +2,8 @@
 //!
 //! Two parts, one truth. The **log** (`record`, `scan`, `log`, `reserve`,
 //! `recover`) is append-only segment files that hold every byte that matters.
-//! The **index** (`index`, `published`) is what the log implies; it is made
-//! from the log and from nothing else.
+//! The **index** (`index`, `keeper`, `indexer`, `pages`) is what the log implies,
+//! in memory and in one file; it is made from the log and from nothing else.
 //!
 //! ```text
 //! append -> queue -> plan -> write -> sync -> apply -> answer -> (sign)
@@ -73,7 +73,7 @@ use crate::encoding::DecodeError;
 use crate::entry::EntryError;
 use crate::hash::Hash;
 use crate::lamport::LamportError;
-use crate::limits::{SEGMENT_BYTES_DEFAULT, TAIL_BYTES_MAX};
+use crate::limits::{SEGMENT_BYTES_DEFAULT, TAIL_BYTES_MAX, TAIL_FOLD_BYTES};
 use crate::note::VerifierKey;
 use crate::run::RunError;
 
@@ -92,7 +92,8 @@ pub struct StoreOptions {
     /// Zero-written bytes kept ready ahead of the end of the log; 0 for none.
     pub reserve_bytes: u64,
     /// A head is published this long after the one before it, if anything
-    /// changed. `None`: only at close and on demand.
+    /// changed. `None`: only on demand, at close, and when the index is to be
+    /// checkpointed.
     pub head_every: Option<Duration>,
     /// A head is published after this long even if nothing changed, so that
     /// mirrors can tell idle from dead. `None`: never.
@@ -128,6 +129,12 @@ impl Debug for Progress {
 }
 
 impl StoreOptions {
+    /// Memory of the tail at which it is folded: one tail is folded while the
+    /// next one fills.
+    pub(crate) fn fold_bytes(&self) -> usize {
+        TAIL_FOLD_BYTES.min(self.tail_bytes_max / 2)
+    }
+
     /// The defaults for a process that runs a command and ends.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {

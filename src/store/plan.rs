@@ -73,6 +73,7 @@ pub(crate) struct Answer {
 enum Resolved {
     New {
         work: usize,
+        request: Option<RequestKey>,
         sequence: u64,
         lamport: u64,
         appended_at_ns: u64,
@@ -112,7 +113,7 @@ pub(crate) struct Plan<'s, S> {
 
 /// A request id answered within the group.
 #[derive(Clone)]
-struct Answered {
+pub(crate) struct Answered {
     answer: Answer,
     draft: Draft,
 }
@@ -124,7 +125,15 @@ pub(crate) struct Planned {
     pub(crate) unhashed: Unhashed,
     /// Known contexts that the effects are about, as they are before them.
     pub(crate) touched: Vec<ContextState>,
-    pub(crate) spent: Vec<Draft>,
+    pub(crate) spent: Spent,
+}
+
+/// What planning has used up. Freeing it takes time that nobody needs to wait
+/// for.
+#[derive(Default)]
+pub(crate) struct Spent {
+    _drafts: Vec<Draft>,
+    _named: HashMap<(u64, RequestKey), Answered>,
 }
 
 /// Runs whose leaves are hashed while the group is written and synced.
@@ -205,7 +214,7 @@ impl Planned {
             effects,
             unhashed: Unhashed::default(),
             touched: Vec::new(),
-            spent: Vec::new(),
+            spent: Spent::default(),
         }
     }
 
@@ -298,7 +307,8 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 _ => self.work(id)?,
             };
             last = Some((id, at));
-            if let Some(request_id) = draft.request_id() {
+            let request = draft.request_id().map(request_key);
+            if let (Some(request_id), Some(key)) = (draft.request_id(), &request) {
                 if let Some(&first) = ids.get(&(at, request_id)) {
                     let same = drafts
                         .get(first)
@@ -312,7 +322,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
                     continue;
                 }
                 ids.insert((at, request_id), i);
-                if let Some(appended) = self.answered_before(at, request_id, draft)? {
+                if let Some(appended) = self.answered_before(at, request_id, key, draft)? {
                     resolved.push(Resolved::Stored(appended));
                     continue;
                 }
@@ -342,6 +352,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             tip.appended_at_ns = tip.appended_at_ns.max(self.now_ns);
             resolved.push(Resolved::New {
                 work: at,
+                request,
                 sequence: tip.sequence,
                 lamport: tip.lamport,
                 appended_at_ns: tip.appended_at_ns,
@@ -356,16 +367,16 @@ impl<'s, S: PlanState> Plan<'s, S> {
         &self,
         at: usize,
         request_id: &str,
+        key: &RequestKey,
         draft: &Draft,
     ) -> Result<Option<Answer>, AppendError> {
         let Some(work) = self.works.get(at) else {
             return Ok(None);
         };
-        let key = request_key(request_id);
         let reused = || AppendError::RequestIdReused {
             request_id: request_id.to_owned(),
         };
-        if let Some(answered) = self.requests.get(&(work.before.number, key)) {
+        if let Some(answered) = self.requests.get(&(work.before.number, *key)) {
             let first = &answered.draft;
             let same = first.request_id() == Some(request_id)
                 && draft.same_content(&first.header(0, 0, 0));
@@ -377,7 +388,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
         }
         let Some(sequence) = self
             .state
-            .request(work.before.number, &key)
+            .request(work.before.number, key)
             .map_err(StoreError::from)?
         else {
             return Ok(None);
@@ -408,6 +419,16 @@ impl<'s, S: PlanState> Plan<'s, S> {
         resolved: Vec<Resolved>,
     ) -> Result<Vec<Answer>, AppendError> {
         let mut answers: Vec<Answer> = Vec::with_capacity(drafts.len());
+        let named = |resolved: &&Resolved| {
+            matches!(
+                resolved,
+                Resolved::New {
+                    request: Some(_),
+                    ..
+                }
+            )
+        };
+        self.requests.reserve(resolved.iter().filter(named).count());
         for ((_, draft), resolved) in drafts.into_iter().zip(resolved) {
             let answer = match resolved {
                 Resolved::Stored(answer) => answer,
@@ -417,6 +438,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 },
                 Resolved::New {
                     work,
+                    request,
                     sequence,
                     lamport,
                     appended_at_ns,
@@ -437,7 +459,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
                         },
                         work: Some(work),
                     };
-                    self.remember(work, draft, &answer);
+                    self.remember(work, request, draft, &answer);
                     answer
                 }
             };
@@ -446,12 +468,17 @@ impl<'s, S: PlanState> Plan<'s, S> {
         Ok(answers)
     }
 
-    fn remember(&mut self, work: usize, draft: Draft, answer: &Answer) {
+    fn remember(
+        &mut self,
+        work: usize,
+        request: Option<RequestKey>,
+        draft: Draft,
+        answer: &Answer,
+    ) {
         let Some(work) = self.works.get_mut(work) else {
             return;
         };
-        if let Some(request_id) = draft.request_id() {
-            let key = request_key(request_id);
+        if let Some(key) = request {
             work.requests.push((key, answer.appended.sequence));
             let answered = Answered {
                 answer: answer.clone(),
@@ -525,7 +552,10 @@ impl<'s, S: PlanState> Plan<'s, S> {
                 works,
             },
             touched,
-            spent: self.spent,
+            spent: Spent {
+                _drafts: self.spent,
+                _named: self.requests,
+            },
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 20;
 pub(crate) enum Taken<T> {
     /// Requests in order of arrival.
     Some(Vec<T>),
-    /// Nothing came before the deadline.
+    /// Nothing came before the deadline, or before a nudge.
     Idle,
     /// The queue is closed and empty.
     Closed,
@@ -44,6 +44,8 @@ struct State<T> {
     bytes: usize,
     hold: Hold,
     closed: bool,
+    /// The writer is to look around although nothing came.
+    nudged: bool,
 }
 
 /// A queue of requests with their cost in bytes.
@@ -66,6 +68,7 @@ impl<T> Queue<T> {
                 bytes: 0,
                 hold: Hold::Open,
                 closed: false,
+                nudged: false,
             }),
             changed: Condvar::new(),
         }
@@ -123,6 +126,9 @@ impl<T> Queue<T> {
             if state.closed {
                 return Taken::Closed;
             }
+            if std::mem::take(&mut state.nudged) {
+                return Taken::Idle;
+            }
             let Some(deadline) = deadline else {
                 state = self
                     .changed
@@ -170,6 +176,12 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Lets the writer look around, although nothing came.
+    pub(crate) fn nudge(&self) {
+        self.lock().nudged = true;
+        self.changed.notify_all();
+    }
+
     /// Refuses requests from now on; those that wait are still taken.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -209,5 +221,7 @@ mod tests {
             queue.take(1, 1, Some(Instant::now())),
             Taken::Idle
         ));
+        queue.nudge();
+        assert!(matches!(queue.take(1, 1, None), Taken::Idle));
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
 use super::head_note::HeadNote;
-use super::index::Index;
+use super::index::{Index, IndexError};
 use super::layout::{Segments, list_segments};
 use super::log::{LogEnd, LogReader, LogWriter};
 use super::record::{Group, Position, RecordHeader, RecordType, Short};
@@ -60,6 +60,10 @@ pub(crate) struct Replayed {
 /// Sees every group after it was replayed; an error ends the replay.
 pub(crate) type Observe<'o> =
     dyn FnMut(&mut Index, &ScannedGroup, u64) -> Result<(), ReplayError> + 'o;
+
+/// Called before a group whose header says that everything before it was
+/// durable: what was replayed so far may be folded into an index.
+pub(crate) type Fold<'f> = dyn FnMut(&mut Index) -> Result<(), IndexError> + 'f;
 
 /// Where a replay starts, and what is known beforehand.
 #[derive(Debug, Default)]
@@ -108,6 +112,16 @@ pub(crate) fn replay_with(
     start: Start,
     observe: &mut Observe<'_>,
 ) -> Result<(Replayed, Result<(), StoreError>), StoreError> {
+    replay_and_fold(disk, start, observe, &mut |_| Ok(()))
+}
+
+/// The same; `fold` may take what is known to be durable off the tail.
+pub(crate) fn replay_and_fold(
+    disk: &dyn Disk,
+    start: Start,
+    observe: &mut Observe<'_>,
+    fold: &mut Fold<'_>,
+) -> Result<(Replayed, Result<(), StoreError>), StoreError> {
     let read = |error| StoreError::io("read the log", error);
     let segments = list_segments(disk)?;
     // Before the log: a running writer only ever makes the log longer.
@@ -120,7 +134,7 @@ pub(crate) fn replay_with(
     } else {
         let mut scan = unreadable(LogScan::start(disk, segments.contiguous), 1)?;
         let first = scan.next_group().map_err(read)?;
-        let first = first.ok_or(StoreError::NotAStore)?;
+        let first = first.ok_or_else(|| no_beginning(&scan))?;
         (scan, first_group(&first)?, Some(first))
     };
     let mut replay = Replay {
@@ -144,6 +158,10 @@ pub(crate) fn replay_with(
         None => scan.next_group().map_err(read)?,
     };
     while let Some(group) = next {
+        // An index must never cover what a loss of power could still take.
+        if group.synced_through >= replay.index.state_end() {
+            fold(&mut replay.index)?;
+        }
         if let Err(error) = replay.take(&group, &scan, observe) {
             replay.verdict = Err(error.verdict()?);
             break;
@@ -196,6 +214,17 @@ fn check_sealed(disk: &dyn Disk, segments: Segments, covered: Position) -> Resul
         }
     }
     Ok(())
+}
+
+/// Segment 1 appears with its first record or not at all: without it, the log
+/// is damaged.
+pub(crate) fn no_beginning(scan: &LogScan<'_>) -> StoreError {
+    let stop = scan.stop().map(ToString::to_string).unwrap_or_default();
+    StoreError::Damaged(Damage {
+        position: scan.stopped_at(),
+        vouched: scan.stopped_at(),
+        reason: format!("the first record cannot be read: {stop}"),
+    })
 }
 
 /// A scan that could not even start is an error of its first segment.

@@ -4,6 +4,7 @@ mod append;
 mod crash;
 mod damage;
 mod faults;
+mod index;
 mod mirror;
 mod offline;
 mod recovery;

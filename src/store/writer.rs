@@ -33,7 +33,7 @@ use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, SeenHead};
-use crate::limits::{TAIL_FOLD_BYTES, UNCOVERED_LOG_BYTES};
+use crate::limits::UNCOVERED_LOG_BYTES;
 use crate::note::SignerKey;
 
 /// Requests taken into one group.
@@ -59,7 +59,7 @@ impl PlanState for View {
     }
 
     fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
-        let missing = || StoreError::Refused("the index names an entry that is not there");
+        let missing = || self.lose("the index names an entry that is not there");
         View::entry(self, id, sequence)?.ok_or_else(missing)
     }
 
@@ -181,7 +181,11 @@ impl Writer {
             .as_ref()
             .and(self.note_at)
             .map(|at| at + HEAD_NOTE_EVERY);
-        let fold = self.view.index().is_dirty().then_some(self.fold_at);
+        let fold = {
+            let index = self.view.index();
+            // While one is under way its end is waited for, which nudges.
+            (index.is_dirty() && index.below.frozen.is_none()).then_some(self.fold_at)
+        };
         [self.mark_due, self.head_due(), note, fold]
             .into_iter()
             .flatten()
@@ -415,9 +419,9 @@ impl Writer {
             }
         }
         index.set_cover(self.log.cover());
-        let held = hold(&index, self.options.tail_bytes_max);
+        // Under the lock: the indexer's word may not come between.
+        self.queue.hold(hold(&index, self.options.tail_bytes_max));
         drop(index);
-        self.queue.hold(held);
         self.mark_due = Some(Instant::now() + MARK_AFTER);
         Ok(hashed)
     }
@@ -428,7 +432,7 @@ impl Writer {
     fn fold_if_due(&mut self, now: Instant) {
         let (due, unsigned) = {
             let index = self.view.index();
-            let grown = index.tail.bytes() >= TAIL_FOLD_BYTES
+            let grown = index.tail.bytes() >= self.options.fold_bytes()
                 || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES;
             let due = index.is_dirty() && (grown || self.fold_at <= now);
             (

@@ -13,6 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, Disk, DiskFile, DiskLock, Sharing};
 
+mod contents;
+
+use contents::Contents;
+
 /// Which calls a [`Fault`] counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultKind {
@@ -41,8 +45,8 @@ pub struct Fault {
 
 #[derive(Clone, Debug, Default)]
 struct Content {
-    bytes: Arc<Vec<u8>>,
-    durable: Arc<Vec<u8>>,
+    bytes: Contents,
+    durable: Contents,
     private: bool,
     holders: Holders,
 }
@@ -69,6 +73,8 @@ struct State {
     locks: BTreeSet<String>,
     capacity_bytes: Option<u64>,
     fault: Option<Fault>,
+    /// The fault is one of files whose names start with this.
+    fault_in: String,
 }
 
 /// A disk in memory. Clones share their files.
@@ -110,7 +116,14 @@ impl MemoryDisk {
 
     /// Arms or disarms a fault.
     pub fn set_fault(&self, fault: Option<Fault>) {
-        lock(&self.state).fault = fault;
+        self.set_fault_in("", fault);
+    }
+
+    /// Arms a fault of files whose names start with `prefix`, or disarms it.
+    pub fn set_fault_in(&self, prefix: &str, fault: Option<Fault>) {
+        let mut state = lock(&self.state);
+        state.fault = fault;
+        prefix.clone_into(&mut state.fault_in);
     }
 
     /// Bytes of all files.
@@ -134,7 +147,7 @@ impl MemoryDisk {
 
     /// Replaces a file's bytes, durable ones included.
     pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
-        let bytes = Arc::new(bytes);
+        let bytes = Contents::from(bytes);
         let content = Content {
             durable: bytes.clone(),
             bytes,
@@ -146,7 +159,7 @@ impl MemoryDisk {
             .insert(name.to_owned(), Arc::new(Mutex::new(content)));
     }
 
-    /// A copy that shares nothing with this disk: what reads see now.
+    /// A copy that no change of this disk reaches: what reads see now.
     #[must_use]
     pub fn fork(&self) -> Self {
         self.copy(|content| content.bytes.clone())
@@ -166,7 +179,7 @@ impl MemoryDisk {
             let content = lock(content);
             WholeFile {
                 name: name.clone(),
-                bytes: content.bytes.clone(),
+                bytes: Arc::new(content.bytes.to_vec()),
                 private: content.private,
             }
         };
@@ -177,9 +190,10 @@ impl MemoryDisk {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn of_files(files: impl IntoIterator<Item = WholeFile>) -> Self {
         let content = |file: WholeFile| {
+            let bytes = Contents::from(file.bytes.as_slice());
             let content = Content {
-                durable: file.bytes.clone(),
-                bytes: file.bytes,
+                durable: bytes.clone(),
+                bytes,
                 private: file.private,
                 holders: Holders::default(),
             };
@@ -194,7 +208,7 @@ impl MemoryDisk {
         }
     }
 
-    fn copy(&self, pick: impl Fn(&Content) -> Arc<Vec<u8>>) -> Self {
+    fn copy(&self, pick: impl Fn(&Content) -> Contents) -> Self {
         let state = lock(&self.state);
         let files = state
             .files
@@ -219,10 +233,14 @@ impl MemoryDisk {
         }
     }
 
-    fn check(&self, kind: FaultKind) -> io::Result<()> {
+    fn check(&self, name: &str, kind: FaultKind) -> io::Result<()> {
         let mut state = lock(&self.state);
-        if let Some(fault) = &mut state.fault
+        let State {
+            fault, fault_in, ..
+        } = &mut *state;
+        if let Some(fault) = fault
             && fault.kind == kind
+            && name.starts_with(fault_in.as_str())
         {
             if fault.after == 0 {
                 return Err(fault.error.into());
@@ -243,6 +261,7 @@ impl Disk for MemoryDisk {
         state.files.insert(name.to_owned(), content.clone());
         Ok(Arc::new(MemoryFile {
             disk: self.clone(),
+            name: name.to_owned(),
             content,
             access: Access::Write,
             held: Mutex::default(),
@@ -258,6 +277,7 @@ impl Disk for MemoryDisk {
             .clone();
         Ok(Arc::new(MemoryFile {
             disk: self.clone(),
+            name: name.to_owned(),
             content,
             access,
             held: Mutex::default(),
@@ -265,7 +285,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.check(FaultKind::Rename)?;
+        self.check(to, FaultKind::Rename)?;
         let mut state = lock(&self.state);
         let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files.insert(to.to_owned(), content);
@@ -319,7 +339,7 @@ impl Disk for MemoryDisk {
         if state.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let bytes = Arc::new(bytes.to_vec());
+        let bytes = Contents::from(bytes);
         let content = Content {
             durable: bytes.clone(),
             bytes,
@@ -352,6 +372,8 @@ impl Disk for MemoryDisk {
 #[derive(Debug)]
 struct MemoryFile {
     disk: MemoryDisk,
+    /// When it was opened.
+    name: String,
     content: Arc<Mutex<Content>>,
     access: Access,
     held: Mutex<Option<Sharing>>,
@@ -389,14 +411,7 @@ impl MemoryFile {
         } else {
             source.len()
         };
-        let mut content = lock(&self.content);
-        let bytes = Arc::make_mut(&mut content.bytes);
-        if bytes.len() < start + fits {
-            bytes.resize(start + fits, 0);
-        }
-        if let Some(target) = bytes.get_mut(start..start + fits) {
-            target.copy_from_slice(&source[..fits]);
-        }
+        lock(&self.content).bytes.write_at(start, &source[..fits]);
         if fits < source.len() {
             Err(full())
         } else {
@@ -411,29 +426,24 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.disk.check(FaultKind::Read)?;
-        let content = lock(&self.content);
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(content.bytes.len());
-        let n = buf.len().min(content.bytes.len() - start);
-        buf[..n].copy_from_slice(&content.bytes[start..start + n]);
-        Ok(n)
+        self.disk.check(&self.name, FaultKind::Read)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(lock(&self.content).bytes.read_at(start, buf))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disk.check(FaultKind::Write)?;
+        self.disk.check(&self.name, FaultKind::Write)?;
         self.write(offset, bytes)
     }
 
     fn extend(&self, from: u64, to: u64) -> io::Result<()> {
-        self.disk.check(FaultKind::Extend)?;
+        self.disk.check(&self.name, FaultKind::Extend)?;
         let zeros = usize::try_from(to.saturating_sub(from)).map_err(|_| full())?;
         self.write(from, &vec![0; zeros])
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.check(FaultKind::Sync)?;
+        self.disk.check(&self.name, FaultKind::Sync)?;
         let mut content = lock(&self.content);
         content.durable = content.bytes.clone();
         Ok(())
@@ -461,7 +471,7 @@ impl DiskFile for MemoryFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let len = usize::try_from(len).map_err(|_| full())?;
-        Arc::make_mut(&mut lock(&self.content).bytes).resize(len, 0);
+        lock(&self.content).bytes.resize(len);
         Ok(())
     }
 }

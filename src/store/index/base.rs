@@ -31,7 +31,7 @@ use crate::store::body::StoreRole;
 use crate::tree::tile::TileId;
 
 /// Tables hold raw bytes: decoding is ours, because it may fail.
-pub(super) const fn definition(
+pub(crate) const fn definition(
     table: Table,
 ) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.name())
@@ -70,6 +70,8 @@ pub(crate) struct Reader {
     tables: Vec<TableOf>,
     /// Keeps the pages of `tables` from being used again.
     _transaction: ReadTransaction,
+    /// Keeps the file open.
+    _db: Arc<redb::Database>,
     key: RowKey,
     role: StoreRole,
     /// The directory of the head that is covered.
@@ -89,7 +91,7 @@ impl Reader {
     /// The newest committed state of `db`. `root` is the directory of the head
     /// it covers, from the log.
     pub(super) fn open(
-        db: &redb::Database,
+        db: Arc<redb::Database>,
         key: RowKey,
         role: StoreRole,
         root: Hash,
@@ -104,6 +106,7 @@ impl Reader {
             Ok(Self {
                 tables,
                 _transaction: transaction,
+                _db: db,
                 key,
                 role,
                 root,
@@ -190,6 +193,10 @@ impl Reader {
                 Found::Present { .. } => Err(IndexError::Stale(
                     "a context of the covered head is missing",
                 )),
+                // A mirror in mid-sync has contexts that no head covers yet.
+                Found::Absent { .. } if self.by_path(&id.path())?.is_some() => {
+                    Err(IndexError::Stale("a context is missing"))
+                }
                 Found::Absent { .. } => Ok(None),
             },
         }

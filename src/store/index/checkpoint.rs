@@ -6,8 +6,11 @@
 //! commit). What an error leaves is not looked at: the file is deleted and made
 //! again from the log.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::StorageBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Table as RedbTable};
 
 use super::base::{Lose, Reader, definition, guarded};
@@ -28,17 +31,74 @@ pub(crate) const INDEX_FILE_NEW: &str = "index.redb.new";
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 1 << 20;
+/// Memory of the database; in tests so little that most reads go to the disk.
+const CACHE_BYTES: usize = if cfg!(test) {
+    16 << 10
+} else {
+    INDEX_CACHE_BYTES
+};
 
 type Rows<'t> = RedbTable<'t, &'static [u8], &'static [u8]>;
 
-/// The database, open for writing.
+/// The database, open for writing. Readers keep it open for reading when its
+/// writer has gone, as after a failure of the store.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
-    db: Database,
+    db: Arc<Database>,
     keys: IndexKeys,
+    /// Set when the writer has gone: whoever opens the file next owns it.
+    gone: Arc<AtomicBool>,
     /// Order of the next row of `retired`, and the bytes of all in it.
     retired_next: u64,
     retired_bytes: u64,
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Pages that nobody writes any more when the writer has gone. Closing the
+/// database would write that it was closed; quick repair makes that unneeded.
+#[derive(Debug)]
+struct Owned {
+    pages: CheckedPages,
+    gone: Arc<AtomicBool>,
+}
+
+impl Owned {
+    fn check(&self) -> io::Result<()> {
+        if self.gone.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the index has no writer any more"));
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Owned {
+    fn len(&self) -> io::Result<u64> {
+        self.pages.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.pages.read(offset, out)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.pages.write(offset, data)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.pages.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        self.pages.sync_data()
+    }
 }
 
 impl Checkpoint {
@@ -93,14 +153,20 @@ impl Checkpoint {
     }
 
     fn over(pages: CheckedPages, keys: &IndexKeys) -> Result<Self, IndexError> {
+        let gone = Arc::new(AtomicBool::new(false));
+        let pages = Owned {
+            pages,
+            gone: gone.clone(),
+        };
         let db = guarded(|| {
             Ok(Builder::new()
-                .set_cache_size(INDEX_CACHE_BYTES)
+                .set_cache_size(CACHE_BYTES)
                 .create_with_backend(pages)?)
         })?;
         Ok(Self {
-            db,
+            db: Arc::new(db),
             keys: keys.clone(),
+            gone,
             retired_next: 0,
             retired_bytes: 0,
         })
@@ -127,7 +193,7 @@ impl Checkpoint {
         root: Hash,
         health: (Arc<dyn Lose>, u64),
     ) -> Result<Reader, IndexError> {
-        Reader::open(&self.db, self.keys.rows.clone(), role, root, health)
+        Reader::open(self.db.clone(), self.keys.rows.clone(), role, root, health)
     }
 
     /// Folds a tail in, together with what the index covers then: one durable
@@ -202,9 +268,9 @@ fn replace_by_copy(disk: &dyn Disk, file: &dyn DiskFile) -> std::io::Result<Arc<
 }
 
 /// Removes a file, if it is there.
-pub(crate) fn remove(disk: &dyn Disk, name: &str) -> std::io::Result<()> {
+pub(crate) fn remove(disk: &dyn Disk, name: &str) -> io::Result<()> {
     match disk.remove(name) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
@@ -313,7 +379,16 @@ impl<'t> Fold<'t> {
         requests.sort_unstable();
         for ((number, request), sequence) in requests {
             let key = rows::request_row_key(*number, request);
-            self.put(Table::Requests, &key, rows::put_u64(*sequence))?;
+            let row = self
+                .keys
+                .rows
+                .seal(Table::Requests, &key, rows::put_u64(*sequence));
+            let rows = self.table(Table::Requests)?;
+            let first = rows.insert(key.as_slice(), row.as_slice())?;
+            // Whoever used the id first keeps it.
+            if let Some(first) = first.map(|first| first.value().to_vec()) {
+                rows.insert(key.as_slice(), first.as_slice())?;
+            }
         }
         Ok(())
     }

@@ -216,11 +216,14 @@ impl ContextView {
         let stored = level_len(self.base_size(), level).clamp(first, end.max(first)) - first;
         let mut hashes = Vec::new();
         if stored > 0 {
-            let row = self.base.ask(|base| base.tile(self.state.number, tile))?;
+            let row = self.base.ask(|base| {
+                let row = base.tile(self.state.number, tile)?.unwrap_or_default();
+                if row.len() as u64 != stored {
+                    return Err(IndexError::Stale("a tile is of another size"));
+                }
+                Ok(Some(row))
+            })?;
             hashes = row.unwrap_or_default();
-            if hashes.len() as u64 != stored {
-                return Err(IndexError::Stale("a tile is of another size"));
-            }
         }
         for layer in self.layers.iter().rev() {
             let (start, new) = layer.level(level);

@@ -240,6 +240,7 @@ impl Tail {
         context.state.run_bytes += u64::from(run.place.at.body_len);
         context.state.payload_bytes += run.payload_bytes;
         self.bytes += size_of::<RunPlace>() + run.requests.len() * ENTRY_BYTES;
+        self.requests.reserve(run.requests.len());
         for (key, sequence) in run.requests {
             self.requests.entry((number, key)).or_insert(sequence);
         }

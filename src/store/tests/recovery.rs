@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, Fault, FaultKind};
 
 const SEGMENT: &str = "log/0000000001.seg";
 const HEADER_END: usize = 128;
@@ -303,5 +303,45 @@ proptest! {
         prop_assert!(payloads(store.view(), "a").len() >= kept);
         store.close().unwrap();
         audit_clean(&twice);
+    }
+}
+
+/// A process that dies after writing a head and before syncing it leaves it in
+/// the page cache. The next one reads it there; an index that covered it, and
+/// became durable before the head did, would make an honest loss of power look
+/// like damage.
+#[test]
+fn no_index_covers_what_only_the_page_cache_has() {
+    let disk = new_disk();
+    let store = open(&disk);
+    for i in 0..40 {
+        put(&store, &format!("context {i}"), &["payload"]);
+    }
+    let name = "log/0000000001.seg";
+    let durable = disk.bytes(name).unwrap();
+    store.publish().unwrap();
+    let written = disk.bytes(name).unwrap();
+    drop(store);
+    let folding = StoreOptions {
+        tail_bytes_max: 4 << 10,
+        ..options(SEGMENT_BYTES_DEFAULT)
+    };
+    for after in 0..40 {
+        let copy = disk.fork();
+        for gone in ["head.note", "index.redb"] {
+            _ = copy.remove(gone);
+        }
+        copy.set_bytes(name, durable.clone());
+        let file = copy.open(name, disk::Access::Write).unwrap();
+        file.write_at(0, &written).unwrap();
+        copy.set_fault(Some(Fault {
+            kind: FaultKind::Sync,
+            after,
+            error: io::ErrorKind::Other,
+        }));
+        drop(try_open(&copy, folding.clone()));
+        let lost = copy.after_power_loss();
+        let store = try_open(&lost, folding.clone()).expect("honest").store;
+        assert_eq!(store.view().totals().1, 40, "after {after} syncs");
     }
 }

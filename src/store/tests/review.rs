@@ -320,12 +320,14 @@ fn an_answer_that_panics_fails_the_store_and_hangs_nobody() {
     );
     let (sender, receiver) = channel();
     let asking = store.clone();
-    std::thread::spawn(move || {
+    let asker = std::thread::spawn(move || {
         let _ = sender.send(asking.append(vec![(id("a"), draft("three"))]));
     });
     let answer = receiver.recv_timeout(Duration::from_secs(5));
     assert!(answer.expect("nobody answers").is_err());
     wait_until("no failure", || store.failure().is_some());
+    // It holds the store as well.
+    asker.join().unwrap();
     drop(store);
     assert!(!payloads(open(&disk).view(), "a").is_empty());
 }
