@@ -40,11 +40,17 @@ impl OpeningBar {
         let shown: Arc<OnceLock<ProgressBar>> = Arc::default();
         let bar_of = shown.clone();
         let progress = move |bytes| {
-            if bytes >= UNCOVERED_LOG_BYTES {
-                bar_of
-                    .get_or_init(|| bar(Some(total_bytes())).with_message("reading the log"))
-                    .set_position(bytes);
+            if bytes < UNCOVERED_LOG_BYTES {
+                return;
             }
+            let show = || {
+                let bar = bar(Some(total_bytes())).with_message("reading the log");
+                // What was read unseen tells nothing of the speed.
+                bar.set_position(bytes);
+                bar.reset_eta();
+                bar
+            };
+            bar_of.get_or_init(show).set_position(bytes);
         };
         (Self(shown), Progress(Arc::new(progress)))
     }

@@ -428,7 +428,7 @@ fn an_audit_compares_the_index_and_judges_the_log() {
         text.text()
     );
 
-    // The last byte of every page that is used: some hold nothing there.
+    // A byte of every page that is not empty: some are not in use.
     let good = fs::read(index(&place, "s")).unwrap();
     let pages = good.chunks(4096).enumerate().skip(1);
     let pages: Vec<usize> = pages
@@ -436,7 +436,7 @@ fn an_audit_compares_the_index_and_judges_the_log() {
         .map(|(at, _)| at)
         .collect();
     let mut differs = 0;
-    for page in pages.into_iter().step_by(3) {
+    for page in pages {
         let mut bytes = good.clone();
         bytes[page * 4096 + 33] ^= 1;
         fs::write(index(&place, "s"), bytes).unwrap();

@@ -278,6 +278,12 @@ impl Told {
 fn audit_sim(disk: &SimDisk, when: &str) -> AuditReport {
     let report = audit(disk, &mut |_| ()).unwrap();
     assert_eq!(report.first_bad, None, "{when}");
+    // Whatever is left of the index covers a durable part of the log.
+    let index = &report.index;
+    assert!(
+        !matches!(index, AuditedIndex::Differs { .. }),
+        "{when}: {index:?}"
+    );
     report
 }
 
