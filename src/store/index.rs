@@ -46,9 +46,6 @@ pub(crate) mod rows;
 pub(crate) mod tail;
 pub(crate) mod tiles;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use effect::Effect;
 pub use error::Inconsistency;
 pub(crate) use error::{ApplyError, IndexError};
