@@ -75,6 +75,8 @@ struct State {
     fault: Option<Fault>,
     /// The fault is one of files whose names start with this.
     fault_in: String,
+    /// Calls that have failed by a fault.
+    faults_met: u64,
 }
 
 /// A disk in memory. Clones share their files.
@@ -124,6 +126,12 @@ impl MemoryDisk {
         let mut state = lock(&self.state);
         state.fault = fault;
         prefix.clone_into(&mut state.fault_in);
+    }
+
+    /// Calls that have failed by a fault.
+    #[must_use]
+    pub fn faults_met(&self) -> u64 {
+        lock(&self.state).faults_met
     }
 
     /// Bytes of all files.
@@ -236,13 +244,17 @@ impl MemoryDisk {
     fn check(&self, name: &str, kind: FaultKind) -> io::Result<()> {
         let mut state = lock(&self.state);
         let State {
-            fault, fault_in, ..
+            fault,
+            fault_in,
+            faults_met,
+            ..
         } = &mut *state;
         if let Some(fault) = fault
             && fault.kind == kind
             && name.starts_with(fault_in.as_str())
         {
             if fault.after == 0 {
+                *faults_met += 1;
                 return Err(fault.error.into());
             }
             fault.after -= 1;
