@@ -4,7 +4,8 @@
 //! all of them down.
 //!
 //! `cargo bench --bench latency --no-default-features --features store`;
-//! `LEDGER_BENCH_QUICK=1` for a short run.
+//! `LEDGER_BENCH_QUICK=1` for a short run, `LEDGER_BENCH_IDS=1` for the request
+//! ids alone.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss)]
 

@@ -104,6 +104,8 @@ pub const TAIL_FOLD_BYTES: usize = 32 << 20;
 /// Memory of all that is not folded yet, after which appends are refused:
 /// 64 MiB, and what was queued by then.
 pub const TAIL_BYTES_MAX: usize = 64 << 20;
+/// The least that what is not folded may be limited to: 4 KiB (tests fold often).
+pub const TAIL_BYTES_MIN: usize = 4 << 10;
 /// Bytes of log after which the tail is folded: bounds what opening after a
 /// crash has to read.
 pub const UNCOVERED_LOG_BYTES: u64 = 128 << 20;
@@ -138,6 +140,7 @@ const _: () = {
     // The last group of the longest segment still ends below 4 GiB.
     assert!(SEGMENT_BYTES_MAX + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
     assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(RECORD_ALIGN_BYTES));
+    assert!(TAIL_BYTES_MIN < TAIL_BYTES_MAX);
     // One tail can be folded while the next one fills.
     assert!(2 * TAIL_FOLD_BYTES <= TAIL_BYTES_MAX);
     // A span holds its fixed part, every right hash and at least one run.

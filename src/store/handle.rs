@@ -17,14 +17,13 @@ use super::layout;
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
-use super::scan::ScannedGroup;
 use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Draft};
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, StoreMirror};
-use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_BYTES_MIN};
 use crate::note::SignerKey;
 
 /// Entries of a single request.
@@ -107,9 +106,10 @@ impl Store {
     ) -> Result<Opened, StoreError> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes)
             || options.reserve_bytes > SEGMENT_BYTES_MAX
+            || options.tail_bytes_max < TAIL_BYTES_MIN
         {
             return Err(StoreError::Refused(
-                "segments are 4 KiB to 3 GiB, the reserve at most 3 GiB",
+                "segments are 4 KiB to 3 GiB, the reserve at most 3 GiB, the tail at least 4 KiB",
             ));
         }
         let lock = disk.lock("lock").map_err(StoreError::from_lock)?;
@@ -195,7 +195,7 @@ impl Store {
             other => other?,
         };
         let index = Arc::new(RwLock::new(replayed.index));
-        Ok(View::over(index, LogReader::over(disk), keeper))
+        Ok(View::new(index, LogReader::over(disk)))
     }
 
     /// Reads.
@@ -365,7 +365,7 @@ fn read_log(
             index: Some(index),
             ..Start::default()
         };
-        match replay_and_fold(disk, options, &mut keeper, start) {
+        match keeper.replay(options, start) {
             Ok(replayed) => return Ok((replayed, keeper, None)),
             Err(StoreError::IndexLost { reason }) => {
                 found.discarded = Some(reason);
@@ -388,7 +388,8 @@ fn read_log(
         voucher: found.voucher,
         ..Start::default()
     };
-    let replayed = replay_and_fold(disk, options, &mut keeper, start)?;
+    let replayed = keeper.replay(options, start)?;
+    keeper.name()?;
     if found.discarded.is_some() && matches!(replayed.index.below.base, Base::Empty) {
         // Nothing was folded that would have taken its place. One that cannot
         // be removed is of no use next time either.
@@ -397,26 +398,6 @@ fn read_log(
         }
     }
     Ok((replayed, keeper, found.discarded))
-}
-
-fn replay_and_fold(
-    disk: &Arc<dyn Disk>,
-    options: &StoreOptions,
-    keeper: &mut Keeper,
-    start: Start,
-) -> Result<Replayed, StoreError> {
-    let now_ns = options.clock.now_ns();
-    let mut observe = |_: &mut Index, _: &ScannedGroup, bytes: u64| {
-        if let Some(progress) = &options.progress {
-            progress(bytes);
-        }
-        Ok(())
-    };
-    let mut fold = |index: &mut Index| keeper.fold_if_due(index, options.fold_bytes(), now_ns);
-    let (replayed, verdict) = recover::replay_and_fold(&**disk, start, &mut observe, &mut fold)?;
-    verdict?;
-    keeper.name()?;
-    Ok(replayed)
 }
 
 fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreError> {

@@ -29,6 +29,7 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::SeenHead;
+use crate::limits::UNCOVERED_LOG_BYTES;
 use crate::note::VerifierKey;
 use crate::tree::NodeId;
 use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT};
@@ -232,9 +233,10 @@ impl Index {
         self.cover != self.covered
     }
 
-    /// Bytes of log since what the last fold covers.
-    pub(crate) fn uncovered_bytes(&self) -> u64 {
-        self.uncovered_bytes
+    /// True if so much has come together that it is folded whatever the time:
+    /// in memory, or in the log, which opening would have to read.
+    pub(crate) fn has_grown(&self, fold_bytes: usize) -> bool {
+        self.tail.bytes() >= fold_bytes || self.uncovered_bytes >= UNCOVERED_LOG_BYTES
     }
 
     /// Memory of everything that is not folded, roughly.

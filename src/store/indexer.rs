@@ -354,7 +354,7 @@ impl<C> Work<C> {
             // The next fold makes it, or fails as this one did.
             return self.keeper.discard();
         };
-        let base = self.keeper.rebuild(cover, now_ns, &mut |_| ())?;
+        let base = self.keeper.rebuild(cover, now_ns)?;
         self.change(|index| {
             index.below.base = base;
             index.stalled = false;

@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use super::StoreError;
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
 use super::index::base::Lose;
@@ -17,13 +16,11 @@ use super::index::rows::IndexKeys;
 use super::index::{Base, Cover, FoldJob, Index, IndexError, StateRow};
 use super::log::LogReader;
 use super::record::{Position, Short};
-use super::recover::no_beginning;
+use super::recover::{Replayed, Start, no_beginning, replay_and_fold};
 use super::replay::first_group;
-use super::scan::{LogScan, open_segment};
+use super::scan::{LogScan, ScannedGroup, open_segment};
+use super::{StoreError, StoreOptions};
 use crate::limits::TAIL_FOLD_BYTES;
-
-/// Hears how many bytes of log were read while the index is made anew.
-pub(crate) type Progress<'p> = dyn FnMut(u64) + 'p;
 
 /// What became of the index that was found on opening.
 #[derive(Debug, Default)]
@@ -188,26 +185,32 @@ impl Keeper {
         Ok(())
     }
 
-    /// The same, once enough has come together.
-    pub(crate) fn fold_if_due(
+    /// Reads the log where `start` says, and folds what grows large on the way.
+    pub(crate) fn replay(
         &mut self,
-        index: &mut Index,
-        fold_bytes: usize,
-        now_ns: u64,
-    ) -> Result<(), IndexError> {
-        if index.tail.bytes() >= fold_bytes {
-            self.fold_now(index, now_ns)?;
-        }
-        Ok(())
+        options: &StoreOptions,
+        start: Start,
+    ) -> Result<Replayed, StoreError> {
+        let disk = self.disk.clone();
+        let (now_ns, fold_bytes) = (options.clock.now_ns(), options.fold_bytes());
+        let mut observe = |_: &mut Index, _: &ScannedGroup, bytes: u64| {
+            if let Some(progress) = &options.progress {
+                progress(bytes);
+            }
+            Ok(())
+        };
+        let mut fold = |index: &mut Index| {
+            if index.has_grown(fold_bytes) {
+                self.fold_now(index, now_ns)?;
+            }
+            Ok(())
+        };
+        let (replayed, verdict) = replay_and_fold(&*disk, start, &mut observe, &mut fold)?;
+        verdict.map(|()| replayed)
     }
 
     /// Makes the index anew, up to a place it covered before.
-    pub(crate) fn rebuild(
-        &mut self,
-        until: Cover,
-        now_ns: u64,
-        progress: &mut Progress<'_>,
-    ) -> Result<Base, StoreError> {
+    pub(crate) fn rebuild(&mut self, until: Cover, now_ns: u64) -> Result<Base, StoreError> {
         self.discard()?;
         let read = |error| StoreError::io("read the log", error);
         let disk = self.disk.clone();
@@ -223,16 +226,18 @@ impl Keeper {
         let mut next = Some(first);
         while let Some(group) = next {
             index.replay(&group)?;
-            progress(scan.bytes_read());
-            if group.end == until.end {
-                if index.cover() != until {
+            let there = group.end == until.end;
+            if there || index.has_grown(TAIL_FOLD_BYTES) {
+                self.fold_now(&mut index, now_ns)?;
+            }
+            if there {
+                // A base that covered less would hide what lies between.
+                if index.covered() != Some(until) {
                     break;
                 }
-                self.fold_now(&mut index, now_ns)?;
                 self.name()?;
                 return Ok(index.below.base);
             }
-            self.fold_if_due(&mut index, TAIL_FOLD_BYTES, now_ns)?;
             next = scan.next_group().map_err(read)?;
         }
         Err(StoreError::Corrupt {

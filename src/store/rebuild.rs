@@ -13,15 +13,12 @@ use super::body::StoreRole;
 use super::disk::{Access, Disk};
 use super::index::base::Alone;
 use super::index::checkpoint::{INDEX_FILE, INDEX_FILE_NEW, remove};
-use super::index::{Index, IndexError};
 use super::keeper::Keeper;
 use super::layout;
 use super::log::LogReader;
-use super::recover::{FAILED_FILE, Replayed, Start, replay_with};
-use super::replay::ReplayError;
+use super::recover::{FAILED_FILE, Replayed, Start};
 use super::stats::bytes_between;
 use super::{Position, StoreError, StoreOptions};
-use crate::limits::{TAIL_FOLD_BYTES, UNCOVERED_LOG_BYTES};
 
 /// What was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +39,8 @@ pub struct RebuiltIndex {
     pub index_bytes: u64,
 }
 
-/// Throws the index away and makes it anew. Of `options`, the clock and
-/// `progress` count.
+/// Throws the index away and makes it anew. Of `options`, the clock, `progress`
+/// and `tail_bytes_max` count.
 pub fn rebuild_index(
     disk: &Arc<dyn Disk>,
     options: &StoreOptions,
@@ -60,7 +57,7 @@ pub fn rebuild_index(
         ..Start::default()
     };
     let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
-    let outcome = replay_and_fold(disk, options, &mut keeper, start);
+    let outcome = replay(options, &mut keeper, start);
     let outcome = outcome.and_then(|replayed| take_over(disk, &mut keeper, &replayed));
     outcome.map_err(|error| {
         drop(keeper);
@@ -84,45 +81,18 @@ fn vouched_by_index(disk: &Arc<dyn Disk>, role: StoreRole) -> Result<Position, S
 }
 
 /// Reads the whole log into an index under a temporary name.
-fn replay_and_fold(
-    disk: &Arc<dyn Disk>,
+fn replay(
     options: &StoreOptions,
     keeper: &mut Keeper,
     start: Start,
 ) -> Result<Replayed, StoreError> {
-    let now_ns = options.clock.now_ns();
-    let mut disk_full = false;
-    let mut noting = |folded: Result<(), IndexError>| {
-        disk_full |= matches!(folded, Err(IndexError::DiskFull));
-        folded
-    };
-    let outcome = replay_with(&**disk, start, &mut |index, _, bytes| {
-        if let Some(progress) = &options.progress {
-            progress(bytes);
-        }
-        if is_due(index) {
-            noting(keeper.fold_now(index, now_ns)).map_err(ReplayError::Index)?;
-        }
-        Ok(())
-    });
-    let outcome = outcome.and_then(|(mut replayed, verdict)| {
-        verdict?;
-        // A group that may be in the page cache only is not for the index: if
-        // it were lost with the power, the index would call that damage.
-        if replayed.index.cover().end <= replayed.vouched {
-            noting(keeper.fold_now(&mut replayed.index, now_ns))?;
-        }
-        Ok(replayed)
-    });
-    match outcome {
-        Err(StoreError::IndexLost { .. }) if disk_full => Err(StoreError::DiskFull),
-        outcome => outcome,
+    let mut replayed = keeper.replay(options, start)?;
+    // A group that may be in the page cache only is not for the index: if it
+    // were lost with the power, the index would call that damage.
+    if replayed.index.cover().end <= replayed.vouched {
+        keeper.fold_now(&mut replayed.index, options.clock.now_ns())?;
     }
-}
-
-/// As a writer that runs would do it.
-fn is_due(index: &Index) -> bool {
-    index.tail.bytes() >= TAIL_FOLD_BYTES || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES
+    Ok(replayed)
 }
 
 /// The new index takes the place of the old one.
@@ -133,7 +103,6 @@ fn take_over(
 ) -> Result<RebuiltIndex, StoreError> {
     let position = replayed.index.covered().map(|cover| cover.end);
     match position {
-        Some(position) if position > replayed.vouched => return Err(StoreError::NotClosed),
         Some(_) => keeper.name()?,
         None => keeper.discard()?,
     }

@@ -13,7 +13,6 @@ use super::index::tiles::TileCache;
 use super::index::{
     Below, ContextState, ContextView, Index, IndexError, LayeredTiles, Location, RunPlace, key_hash,
 };
-use super::keeper::Keeper;
 use super::log::LogReader;
 use super::record::RecordType;
 use crate::directory::path::{Found, find};
@@ -68,8 +67,6 @@ pub struct View {
     index: Arc<RwLock<Index>>,
     log: Arc<LogReader>,
     tiles: Arc<TileCache>,
-    /// What a read-only index needs to stay open.
-    _keeper: Option<Arc<Keeper>>,
 }
 
 impl View {
@@ -78,15 +75,6 @@ impl View {
             index,
             log: Arc::new(log),
             tiles: Arc::default(),
-            _keeper: None,
-        }
-    }
-
-    /// A view of its own, over an index that `keeper` has opened for reading.
-    pub(crate) fn over(index: Arc<RwLock<Index>>, log: LogReader, keeper: Keeper) -> Self {
-        Self {
-            _keeper: Some(Arc::new(keeper)),
-            ..Self::new(index, log)
         }
     }
 

@@ -33,7 +33,6 @@ use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, SeenHead};
-use crate::limits::UNCOVERED_LOG_BYTES;
 use crate::note::SignerKey;
 
 /// Requests taken into one group.
@@ -42,6 +41,9 @@ const GROUP_REQUESTS_MAX: usize = 1024;
 pub(super) const GROUP_COST_BYTES_MAX: usize = 16 << 20;
 /// Quiet after which a group gets a voucher.
 const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// Pause after a head that folding needed could not be published.
+const FOLD_RETRY: Duration = Duration::from_secs(1);
 
 /// Planning reads through the view: look-ups in the index, verified reads of
 /// what it points to.
@@ -79,6 +81,8 @@ pub(super) struct Writer {
     pub(super) indexer: Indexer,
     /// When the tail is folded next, if anything changes.
     pub(super) fold_at: Instant,
+    /// Folding needed a head that could not be published.
+    fold_not_before: Instant,
     pub(super) log: LogWriter,
     hasher: Hasher,
     pub(super) term: u64,
@@ -131,6 +135,7 @@ impl Writer {
             view,
             indexer,
             fold_at,
+            fold_not_before: Instant::now(),
             log,
             hasher: Hasher::default(),
             term: logged.0,
@@ -184,7 +189,8 @@ impl Writer {
         let fold = {
             let index = self.view.index();
             // While one is under way its end is waited for, which nudges.
-            (index.is_dirty() && index.below.frozen.is_none()).then_some(self.fold_at)
+            (index.is_dirty() && index.below.frozen.is_none())
+                .then_some(self.fold_at.max(self.fold_not_before))
         };
         [self.mark_due, self.head_due(), note, fold]
             .into_iter()
@@ -432,9 +438,9 @@ impl Writer {
     fn fold_if_due(&mut self, now: Instant) {
         let (due, unsigned) = {
             let index = self.view.index();
-            let grown = index.tail.bytes() >= self.options.fold_bytes()
-                || index.uncovered_bytes() >= UNCOVERED_LOG_BYTES;
+            let grown = index.has_grown(self.options.fold_bytes());
             let due = index.is_dirty() && (grown || self.fold_at <= now);
+            let due = due && self.fold_not_before <= now;
             (
                 due && index.below.frozen.is_none(),
                 index.has_changes() || index.published.head().is_none(),
@@ -451,6 +457,7 @@ impl Writer {
             && let Err(error) = self.publish()
         {
             tracing::warn!(%error, "no head published, so nothing is folded into the index");
+            self.fold_not_before = later(now, FOLD_RETRY);
             return;
         }
         self.fold();

@@ -47,8 +47,11 @@ pub(crate) enum IndexError {
 
 impl From<IndexError> for StoreError {
     fn from(error: IndexError) -> Self {
-        Self::IndexLost {
-            reason: error.to_string(),
+        match error {
+            IndexError::DiskFull => Self::DiskFull,
+            error => Self::IndexLost {
+                reason: error.to_string(),
+            },
         }
     }
 }

@@ -98,7 +98,8 @@ impl Below {
         self.frozen.as_ref()?.context(number)
     }
 
-    /// A request id's sequence; `created` if the context has nothing on disk.
+    /// A request id's sequence. `base_size` entries of the context lie below the
+    /// tail; without any, nothing needs to be asked.
     pub(crate) fn request(
         &self,
         number: u64,

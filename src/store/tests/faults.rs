@@ -140,3 +140,49 @@ fn readers_beside_a_writer_never_see_damage() {
     store.close().unwrap();
     assert_eq!(audit_clean(&disk).entries, 400);
 }
+
+/// Folding needs a head of what is in the tail. While none can be written, every
+/// attempt would use up an epoch: it is not repeated with every command.
+#[test]
+fn a_head_that_cannot_be_written_is_not_tried_with_every_command() {
+    let disk = new_disk();
+    let folding = StoreOptions {
+        checkpoint_every: Duration::ZERO,
+        ..options(SEGMENT_BYTES_DEFAULT)
+    };
+    let store = try_open(&disk, folding).unwrap().store;
+    disk.set_fault_in(
+        "log",
+        Some(Fault {
+            kind: FaultKind::Write,
+            after: 1,
+            error: io::ErrorKind::StorageFull,
+        }),
+    );
+    put(&store, "a", &["stored, and its head is not"]);
+    let refused = 200;
+    for _ in 0..refused {
+        let outcome = store.append(vec![(id("a"), draft("refused"))]);
+        assert!(matches!(
+            outcome,
+            Err(AppendError::Store(StoreError::DiskFull))
+        ));
+    }
+    // One for each append, and a head a second: room for a very slow machine.
+    assert!(disk.faults_met() < refused + 100, "{}", disk.faults_met());
+    disk.set_fault(None);
+    let epoch = store.publish().unwrap().head().epoch;
+    assert!(epoch < 100, "{epoch}");
+    store.close().unwrap();
+    audit_clean(&disk);
+}
+
+#[test]
+fn a_tail_without_room_is_refused() {
+    let none = StoreOptions {
+        tail_bytes_max: 0,
+        ..options(SEGMENT_BYTES_DEFAULT)
+    };
+    let refused = try_open(&new_disk(), none);
+    assert!(matches!(refused, Err(StoreError::Refused(_))));
+}
