@@ -54,6 +54,40 @@ pub trait ReadLedger: Send + Sync {
     fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, Self::Error>;
 }
 
+/// One context at one size, as an archive is made of it.
+pub trait ReadHistory {
+    /// Why a read failed: always the local disk.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The context.
+    fn id(&self) -> &ContextId;
+
+    /// Entries in it, at least 1.
+    fn size(&self) -> u64;
+
+    /// The root over them.
+    fn root(&self) -> Hash;
+
+    /// Whole stored runs from the one that holds entry `after + 1` on, in
+    /// order: as many as fit `bytes_max`, at least one; none from the end on.
+    /// The first one may begin before that entry, the last one of a context
+    /// ends with its size.
+    fn runs(&self, after: u64, bytes_max: usize) -> Result<Vec<Vec<u8>>, Self::Error>;
+
+    /// A payload of more than 4 KiB that an entry of it has.
+    fn outside_payload(&self, hash: &Hash) -> Result<Vec<u8>, Self::Error>;
+}
+
+/// A part of a context's history that was read from somewhere else. What its
+/// bytes say is checked by whoever stores them, as with everything else.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryPart {
+    /// Whole runs, in order.
+    pub runs: Vec<Vec<u8>>,
+    /// Their payloads of more than 4 KiB, as far as they come with them.
+    pub payloads: Vec<CheckedPayload>,
+}
+
 /// A head a mirror has verified and written down, with the openings of every
 /// context that differs from the last complete head.
 #[derive(Clone, Debug)]
