@@ -16,7 +16,7 @@
 //! | 1 tree | [`tree`] | the same |
 //! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`ledger`] | the same; keys and randomness are arguments |
 //! | 3 engines and disk, blind to each other | `store`, `sync` | store: sockets, async; sync: sockets, files, async |
-//! | 4 node | `node` | policy |
+//! | 4 node | `node`, `rpc` | policy |
 //! | 5 shell | `cli`, `main.rs` | logic worth testing |
 //!
 //! Without default features only layers 0 to 2 are built: a verifier for
@@ -38,6 +38,8 @@ pub mod limits;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod note;
+#[cfg(feature = "node")]
+pub mod rpc;
 pub mod run;
 #[cfg(feature = "store")]
 pub mod store;
