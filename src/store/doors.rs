@@ -68,21 +68,7 @@ impl ReadLedger for View {
         if size > signed || after >= size || !view.run_ends(after)? || !view.run_ends(size)? {
             return Ok(None);
         }
-        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
-        while at < size {
-            let Some(run) = view.run_of(at + 1)? else {
-                break;
-            };
-            bytes = bytes.saturating_add(run.at.body_len as usize);
-            if !runs.is_empty() && bytes > bytes_max {
-                break;
-            }
-            let mut body = self.run_body(&view, &run)?;
-            body.drain(..8.min(body.len()));
-            runs.push(body);
-            at = run.last;
-        }
-        Ok(Some(runs))
+        self.stored_runs(&view, after, size, bytes_max).map(Some)
     }
 
     fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
+use super::growth::Growth;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::hasher::Hasher;
 use super::head_note::HeadNote;
@@ -28,7 +29,7 @@ use super::queue::{Queue, Taken};
 use super::record::{Group, RecordType};
 use super::recover::{FAILED_FILE, Mended};
 use super::view::View;
-use super::{StoreError, StoreOptions};
+use super::{Change, Listener, StoreError, StoreOptions};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
@@ -154,6 +155,7 @@ impl Writer {
         let _watch = Watch {
             queue: self.queue.clone(),
             failed: self.failed.clone(),
+            listener: self.options.listener.clone(),
         };
         if self.epoch_at_stake
             && let Err(error) = self.publish()
@@ -415,6 +417,8 @@ impl Writer {
             return Ok(hashed);
         }
         let effects = Planned::place(effects, start);
+        let listener = self.options.listener.clone();
+        let growth = listener.map(|l| (l, Growth::of(&effects, self.view.role())));
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         // So that no effect needs to look at what is on disk.
         index.adopt(touched);
@@ -427,7 +431,11 @@ impl Writer {
         index.set_cover(self.log.cover());
         // Under the lock: the indexer's word may not come between.
         self.queue.hold(hold(&index, self.options.tail_bytes_max));
+        let grown = growth.map(|(listener, growth)| (listener, growth.named(&index)));
         drop(index);
+        if let Some((listener, grown)) = grown {
+            grown.tell(&listener);
+        }
         self.mark_due = Some(Instant::now() + MARK_AFTER);
         Ok(hashed)
     }
@@ -489,9 +497,11 @@ impl Writer {
     pub(super) fn fail(&mut self, reason: String) -> StoreError {
         tracing::error!(%reason, "the store has failed");
         let _ = self.disk.create(FAILED_FILE);
-        StoreError::Failed {
-            reason: self.failed.get_or_init(|| reason).clone(),
+        let reason = self.failed.get_or_init(|| reason).clone();
+        if let Some(listener) = &self.options.listener {
+            (listener.0)(Change::Failed);
         }
+        StoreError::Failed { reason }
     }
 
     /// Refuses everything that still waits.
@@ -555,6 +565,7 @@ fn refuse_all(queue: &Queue<Command>, error: &StoreError) {
 struct Watch {
     queue: Arc<Queue<Command>>,
     failed: Arc<OnceLock<String>>,
+    listener: Option<Listener>,
 }
 
 impl Drop for Watch {
@@ -567,7 +578,12 @@ impl Drop for Watch {
             reason: reason.clone(),
         };
         // An answer that panics now would end the process.
-        let refuse = std::panic::AssertUnwindSafe(|| refuse_all(&self.queue, &error));
+        let refuse = std::panic::AssertUnwindSafe(|| {
+            refuse_all(&self.queue, &error);
+            if let Some(listener) = &self.listener {
+                (listener.0)(Change::Failed);
+            }
+        });
         let _ = std::panic::catch_unwind(refuse);
     }
 }
