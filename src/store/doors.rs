@@ -1,10 +1,12 @@
-//! What sources and mirrors read of a store (`ledger`): the view, clipped to
-//! the newest published or complete head.
+//! What others read of a store through a view: sources and mirrors (`ledger`),
+//! clipped to the newest published or complete head; and planning.
 
 use super::StoreError;
+use super::index::{ContextState, IndexError, RequestKey};
+use super::plan::PlanState;
 use super::view::{View, from_build};
 use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
-use crate::entry::ContextId;
+use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
@@ -120,5 +122,30 @@ impl ReadMirror for View {
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
         self.payload_intact(hash)
+    }
+}
+
+/// Planning reads through the view: look-ups in the index, verified reads of
+/// what it points to.
+impl PlanState for View {
+    fn context(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
+        self.state(id)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.index().next_number()
+    }
+
+    fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
+        self.index().request(number, key)
+    }
+
+    fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
+        let missing = || self.lose("the index names an entry that is not there");
+        View::entry(self, id, sequence)?.ok_or_else(missing)
+    }
+
+    fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError> {
+        View::payload_intact(self, hash)
     }
 }

@@ -25,7 +25,9 @@ impl Growth {
         let mut numbers = Vec::new();
         for effect in effects {
             let number = match (effect, role) {
-                (Effect::Run { number, .. }, StoreRole::Own) => *number,
+                (Effect::Run { number, .. } | Effect::Named { number, .. }, StoreRole::Own) => {
+                    *number
+                }
                 (Effect::Head { .. }, StoreRole::Mirror) => return Self::Any,
                 _ => continue,
             };
@@ -50,7 +52,11 @@ impl Growth {
             Self::Any => Grown::Any,
             Self::Contexts(numbers) => {
                 let contexts = numbers.iter().filter_map(|n| index.tail.context(*n));
-                Grown::Contexts(contexts.map(|context| context.state.id.clone()).collect())
+                Grown::Contexts(
+                    contexts
+                        .filter_map(|context| context.state.name.clone())
+                        .collect(),
+                )
             }
         }
     }

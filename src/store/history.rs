@@ -24,7 +24,7 @@ impl View {
         let Some(context) = self.look_up(id)? else {
             return Ok(None);
         };
-        let size = self.visible_size(&context)?;
+        let size = self.visible_size(id, &context)?;
         if size == 0 {
             return Ok(None);
         }

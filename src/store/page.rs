@@ -81,7 +81,7 @@ impl View {
             return Ok(Page::default());
         };
         let mut page = Page {
-            size: self.visible_size(&view)?,
+            size: self.visible_size(id, &view)?,
             ..Page::default()
         };
         let entries_max = match limits.entries {

@@ -162,11 +162,27 @@ impl View {
         below.by_id(id)
     }
 
+    /// The same by number, for one that may have no name yet.
+    pub(crate) fn state_of_number(&self, number: u64) -> Result<Option<ContextState>, IndexError> {
+        let below = {
+            let index = self.index();
+            if let Some(context) = index.tail.context(number) {
+                return Ok(Some(context.state.clone()));
+            }
+            index.below.clone()
+        };
+        below.by_number(number)
+    }
+
     /// Entries of a context that this view shows.
-    pub(super) fn visible_size(&self, view: &ContextView) -> Result<u64, StoreError> {
+    pub(super) fn visible_size(
+        &self,
+        id: &ContextId,
+        view: &ContextView,
+    ) -> Result<u64, StoreError> {
         match self.role() {
             StoreRole::Own => Ok(view.state.after.size()),
-            StoreRole::Mirror => Ok(self.signed_entries(&view.state.id)?.unwrap_or(0)),
+            StoreRole::Mirror => Ok(self.signed_entries(id)?.unwrap_or(0)),
         }
     }
 
@@ -207,7 +223,7 @@ impl View {
         let Some(view) = self.look_up(id)? else {
             return Ok(None);
         };
-        let size = self.visible_size(&view)?;
+        let size = self.visible_size(id, &view)?;
         if size == 0 {
             return Ok(None);
         }
@@ -221,7 +237,7 @@ impl View {
         let Some(view) = self.look_up(id)? else {
             return Ok(None);
         };
-        let size = self.visible_size(&view)?;
+        let size = self.visible_size(id, &view)?;
         Ok((size > 0).then_some(size))
     }
 
@@ -395,7 +411,7 @@ impl View {
             let index = self.index();
             if let Some(number) = index.tail.by_path(path) {
                 let context = index.tail.context(number);
-                return Ok(context.map(|context| context.state.id.clone()));
+                return Ok(context.and_then(|context| context.state.name.clone()));
             }
             index.below.clone()
         };

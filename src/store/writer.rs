@@ -19,19 +19,18 @@ use super::growth::Growth;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::hasher::Hasher;
 use super::head_note::HeadNote;
-use super::index::{ApplyError, ContextState, Index, IndexError, RequestKey};
+use super::index::{ApplyError, Index};
 use super::indexer::{Indexer, hold};
 use super::ingest::{IngestPlan, openings_of};
 use super::log::{LogWriter, WriteError};
-use super::plan::{Answer, Hashed, Plan, PlanState, Planned};
+use super::plan::{Answer, Hashed, Plan, Planned};
 use super::publish::HEAD_NOTE_EVERY;
 use super::queue::{Queue, Taken};
 use super::record::{Group, RecordType};
 use super::recover::{FAILED_FILE, Mended};
 use super::view::View;
 use super::{Change, Listener, StoreError, StoreOptions};
-use crate::entry::{ContextId, Entry};
-use crate::hash::Hash;
+use crate::entry::ContextId;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, SeenHead};
 use crate::note::SignerKey;
@@ -45,31 +44,6 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 
 /// Pause after a head that folding needed could not be published.
 const FOLD_RETRY: Duration = Duration::from_secs(1);
-
-/// Planning reads through the view: look-ups in the index, verified reads of
-/// what it points to.
-impl PlanState for View {
-    fn context(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
-        self.state(id)
-    }
-
-    fn next_number(&self) -> u64 {
-        self.index().next_number()
-    }
-
-    fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
-        self.index().request(number, key)
-    }
-
-    fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
-        let missing = || self.lose("the index names an entry that is not there");
-        View::entry(self, id, sequence)?.ok_or_else(missing)
-    }
-
-    fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError> {
-        View::payload_intact(self, hash)
-    }
-}
 
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
@@ -255,6 +229,7 @@ impl Writer {
                     waiting.push_front(command);
                     self.ingest_group(&mut waiting);
                 }
+                Command::Load { step, done } => done(self.load(step)),
                 Command::Publish { done } => done(self.publish()),
             }
         }
