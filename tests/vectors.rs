@@ -303,7 +303,7 @@ mod index {
     use converge_ledger::ledger::ReadLedger;
     use converge_ledger::note::{OriginName, SignerKey};
     use converge_ledger::store::disk::{Disk, MemoryDisk};
-    use converge_ledger::store::{Opened, Store, StoreError};
+    use converge_ledger::store::{Opened, PageLimits, Store, StoreError};
 
     use super::vector_cases::{
         INDEXED, IndexFile, disk_of, index_keys, log_of, options, records_of, row_of, rows_of,
@@ -350,7 +350,7 @@ mod index {
         let view = store.view();
         let all = view.contexts(None, 10).unwrap_or_default();
         for context in all {
-            let _ = view.page(&context.id, 0, 0, None);
+            let _ = view.page(&context.id, 0, &PageLimits::default(), None);
             let _ = view.root_at(&context.id, context.size - 1);
         }
         for (table, key) in rows_of(INDEXED).keys() {

@@ -13,7 +13,7 @@ use super::data::DataDir;
 use super::error::CliError;
 use super::output::{Out, escape};
 use crate::entry::{ContextId, Entry, Metadata};
-use crate::store::StoreRole;
+use crate::store::{PageLimits, StoreRole};
 
 /// Contexts asked for at a time.
 const CONTEXTS_PAGE: usize = 10_000;
@@ -145,7 +145,12 @@ pub(super) fn get(data: &DataDir, arguments: &GetArguments) -> Result<(), CliErr
         let wanted = arguments
             .limit
             .map_or(0, |_| usize::try_from(left).unwrap_or(0));
-        let page = view.page(&context, after, wanted, arguments.key.as_deref())?;
+        let page = view.page(
+            &context,
+            after,
+            &PageLimits::entries(wanted),
+            arguments.key.as_deref(),
+        )?;
         for entry in &page.entries {
             if arguments.json {
                 out.json(&EntryJson::new(entry))?;

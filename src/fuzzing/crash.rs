@@ -14,7 +14,7 @@ use std::sync::mpsc::channel;
 use super::{Input, options, signer};
 use crate::entry::{ContextId, Draft};
 use crate::store::disk::{Disk, Fault, FaultKind, MemoryDisk};
-use crate::store::{AppendError, Store, StoreError, StoreRole, View, audit, create};
+use crate::store::{AppendError, PageLimits, Store, StoreError, StoreRole, View, audit, create};
 
 const SECTOR_BYTES: usize = 512;
 /// Operations of one history.
@@ -81,7 +81,9 @@ fn id(context: usize) -> ContextId {
 fn read(view: &View, context: usize) -> Vec<Vec<u8>> {
     let (mut payloads, mut after) = (Vec::new(), 0);
     loop {
-        let page = view.page(&id(context), after, 0, None).unwrap();
+        let page = view
+            .page(&id(context), after, &PageLimits::default(), None)
+            .unwrap();
         payloads.extend(page.entries.into_iter().map(|entry| entry.payload));
         match page.next_after {
             0 => return payloads,

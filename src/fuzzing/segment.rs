@@ -11,7 +11,7 @@ use super::{Input, options, signer};
 use crate::entry::{ContextId, Draft, Entry};
 use crate::hash;
 use crate::store::disk::{Disk, MemoryDisk};
-use crate::store::{Store, StoreError, StoreRole, View, audit, create};
+use crate::store::{PageLimits, Store, StoreError, StoreRole, View, audit, create};
 
 /// The only segment.
 pub(super) const SEGMENT: &str = "log/0000000001.seg";
@@ -81,7 +81,7 @@ fn read_all(view: &View) -> Result<Vec<(ContextId, Vec<Entry>)>, StoreError> {
     for context in view.contexts(None, usize::MAX)? {
         let (mut entries, mut after) = (Vec::new(), 0);
         loop {
-            let page = view.page(&context.id, after, 0, None)?;
+            let page = view.page(&context.id, after, &PageLimits::default(), None)?;
             entries.extend(page.entries);
             match page.next_after {
                 0 => break,

@@ -294,10 +294,12 @@ fn look_on(
             if intact || at == bad {
                 step += record.padded_len() as u64;
             }
-            if record.kind == RecordType::Context
-                && intact
-                && let Ok((number, id)) = body::get_context(&body)
-            {
+            let named = match record.kind {
+                RecordType::Context => body::get_context(&body).ok(),
+                RecordType::Named => body::get_named(&body).ok().map(|(n, _, _, id)| (n, id)),
+                _ => None,
+            };
+            if intact && let Some((number, id)) = named {
                 witness.names.insert(number, id.as_str().to_owned());
             }
             if record.kind == RecordType::Payload && at == bad {
@@ -324,7 +326,7 @@ fn judge_run(body: &[u8], is_bad: bool, witness: &mut Witness<'_>) -> Option<(St
     let (name, size) = match witness.index.tail.context(number) {
         Some(context) => {
             let state = &context.state;
-            (state.id.as_str().to_owned(), state.after.size())
+            (state.name.as_ref()?.as_str().to_owned(), state.after.size())
         }
         None => (witness.names.get(&number)?.clone(), 0),
     };

@@ -6,6 +6,7 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::limits::{
     NOTE_BYTES_MAX, ORIGIN_NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX,
+    SEQUENCE_MAX,
 };
 use crate::note::VerifierKey;
 use crate::store::record::Position;
@@ -75,6 +76,24 @@ pub(crate) fn get_context(body: &[u8]) -> Result<(u64, ContextId), DecodeError> 
     let mut r = Reader::new(body);
     let number = r.u64("context number")?;
     Ok((number, ContextId::decode(r.rest())?))
+}
+
+/// Appends the body of a `named` record: number, size, root, id.
+pub(crate) fn put_named(number: u64, size: u64, root: &Hash, id: &ContextId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&size.to_le_bytes());
+    out.extend_from_slice(root.as_bytes());
+    out.extend_from_slice(id.as_str().as_bytes());
+}
+
+/// Reads the body of a `named` record.
+pub(crate) fn get_named(body: &[u8]) -> Result<(u64, u64, Hash, ContextId), DecodeError> {
+    let mut r = Reader::new(body);
+    let number = r.u64("context number")?;
+    let size = r.u64("loaded size")?;
+    in_range("loaded size", size, 1, SEQUENCE_MAX)?;
+    let root = r.hash("loaded root")?;
+    Ok((number, size, root, ContextId::decode(r.rest())?))
 }
 
 /// Splits the body of a `run` record: context number, run.

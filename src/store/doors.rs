@@ -1,10 +1,12 @@
-//! What sources and mirrors read of a store (`ledger`): the view, clipped to
-//! the newest published or complete head.
+//! What others read of a store through a view: sources and mirrors (`ledger`),
+//! clipped to the newest published or complete head; and planning.
 
 use super::StoreError;
+use super::index::{ContextState, IndexError, RequestKey};
+use super::plan::PlanState;
 use super::view::{View, from_build};
 use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
-use crate::entry::ContextId;
+use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
@@ -68,21 +70,7 @@ impl ReadLedger for View {
         if size > signed || after >= size || !view.run_ends(after)? || !view.run_ends(size)? {
             return Ok(None);
         }
-        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
-        while at < size {
-            let Some(run) = view.run_of(at + 1)? else {
-                break;
-            };
-            bytes = bytes.saturating_add(run.at.body_len as usize);
-            if !runs.is_empty() && bytes > bytes_max {
-                break;
-            }
-            let mut body = self.run_body(&view, &run)?;
-            body.drain(..8.min(body.len()));
-            runs.push(body);
-            at = run.last;
-        }
-        Ok(Some(runs))
+        self.stored_runs(&view, after, size, bytes_max).map(Some)
     }
 
     fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
@@ -134,5 +122,30 @@ impl ReadMirror for View {
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
         self.payload_intact(hash)
+    }
+}
+
+/// Planning reads through the view: look-ups in the index, verified reads of
+/// what it points to.
+impl PlanState for View {
+    fn context(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
+        self.state(id)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.index().next_number()
+    }
+
+    fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
+        self.index().request(number, key)
+    }
+
+    fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
+        let missing = || self.lose("the index names an entry that is not there");
+        View::entry(self, id, sequence)?.ok_or_else(missing)
+    }
+
+    fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError> {
+        View::payload_intact(self, hash)
     }
 }

@@ -14,6 +14,7 @@ use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
 use super::keeper::Keeper;
 use super::layout;
+use super::load::{LoadDone, LoadStep};
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
@@ -45,6 +46,10 @@ pub(super) enum Command {
     Ingest {
         item: Box<Ingest>,
         done: StoreDone,
+    },
+    Load {
+        step: LoadStep,
+        done: LoadDone,
     },
     Publish {
         done: PublishDone,
@@ -245,7 +250,7 @@ impl Store {
         }
     }
 
-    fn closed(&self) -> StoreError {
+    pub(super) fn closed(&self) -> StoreError {
         match self.failure() {
             Some(reason) => StoreError::Failed {
                 reason: reason.to_owned(),
@@ -275,16 +280,14 @@ impl Store {
             Ingest::Seen(seen) => seen.openings.len() * 96,
             Ingest::Complete(_) => 0,
         };
-        match self.0.queue.push(
-            cost,
-            Command::Ingest {
-                item: Box::new(item),
-                done,
-            },
-            true,
-        ) {
-            Ok(()) => (),
-            Err(refused) => self.refused(refused),
+        let item = Box::new(item);
+        self.queue(cost, Command::Ingest { item, done });
+    }
+
+    /// Queues a command, waiting for room.
+    pub(super) fn queue(&self, cost: usize, command: Command) {
+        if let Err(refused) = self.0.queue.push(cost, command, true) {
+            self.refused(refused);
         }
     }
 
@@ -292,10 +295,7 @@ impl Store {
     pub fn publish(&self) -> Result<SignedHead, StoreError> {
         let (sender, receiver) = sync_channel(1);
         let done: PublishDone = Box::new(move |outcome| _ = sender.send(outcome));
-        match self.0.queue.push(0, Command::Publish { done }, true) {
-            Ok(()) => (),
-            Err(refused) => self.refused(refused),
-        }
+        self.queue(0, Command::Publish { done });
         receiver.recv().unwrap_or_else(|_| Err(self.closed()))
     }
 
@@ -419,6 +419,7 @@ pub(super) fn refuse(command: Command, error: &StoreError) {
     match command {
         Command::Append { done, .. } => done(Err(error.clone().into())),
         Command::Ingest { done, .. } => done(Err(error.clone())),
+        Command::Load { done, .. } => done(Err(error.clone().into())),
         Command::Publish { done } => done(Err(error.clone())),
     }
 }

@@ -46,6 +46,7 @@ pub(crate) mod place;
 pub(crate) mod rows;
 pub(crate) mod tail;
 pub(crate) mod tiles;
+mod unnamed;
 
 pub(crate) use effect::Effect;
 pub use error::Inconsistency;
@@ -102,8 +103,11 @@ pub(crate) struct Index {
     pub(crate) origin: VerifierKey,
     pub(crate) tail: Tail,
     pub(crate) below: Below,
-    /// Contexts that there are; their numbers start at 1.
+    /// Contexts that there are.
     contexts: u64,
+    /// The highest number in use: of a context, or of one that was loaded and
+    /// never named. They start at 1.
+    numbers: u64,
     pub(crate) entries: u64,
     /// Own store: contexts that grew since the newest head, all in the tail.
     changed: BTreeSet<u64>,
@@ -131,6 +135,7 @@ impl Index {
             tail: Tail::default(),
             below: Below::default(),
             contexts: 0,
+            numbers: 0,
             entries: 0,
             changed: BTreeSet::new(),
             published: Published::default(),
@@ -172,7 +177,7 @@ impl Index {
     }
 
     pub(crate) fn next_number(&self) -> u64 {
-        self.contexts.saturating_add(1)
+        self.numbers.saturating_add(1)
     }
 
     /// Contexts that there are.
@@ -260,7 +265,7 @@ impl Index {
     pub(crate) fn touch(&mut self, number: u64) -> Result<&ContextState, ApplyError> {
         if self.tail.context(number).is_none() {
             let Some(state) = self.below.by_number(number)? else {
-                if number == 0 || number > self.contexts {
+                if number == 0 || number > self.numbers {
                     return Err(ApplyError::rule("run of no context"));
                 }
                 let what = "the name of a context is missing";
@@ -278,6 +283,7 @@ impl Index {
     /// What a checkpoint says of the whole: counts, head, place.
     pub(crate) fn restore(&mut self, state: &StateRow, base: Base) {
         self.contexts = state.contexts;
+        self.numbers = state.numbers;
         self.entries = state.entries;
         self.cover = state.cover;
         self.covered = state.cover;
@@ -300,8 +306,9 @@ impl Index {
                 if number != self.next_number() {
                     return Err(ApplyError::rule("context numbers must be consecutive"));
                 }
-                self.contexts = number;
-                self.tail.touch(ContextState::new(number, id), true);
+                self.numbers = number;
+                self.contexts += 1;
+                self.tail.touch(ContextState::new(number, Some(id)), true);
                 Ok(())
             }
             Effect::Run {
@@ -330,14 +337,20 @@ impl Index {
                     requests,
                     payload_bytes: facts.payload_bytes,
                 };
-                self.touch(number)?;
+                self.begin_unnamed(number);
+                let named = self.touch(number)?.name.is_some();
                 self.tail.add_run(number, run).map_err(ApplyError::rule)?;
-                self.entries = self.entries.saturating_add(last - first + 1);
-                if self.role == StoreRole::Own {
-                    self.changed.insert(number);
+                if named {
+                    self.grow(number, last - first + 1);
                 }
                 Ok(())
             }
+            Effect::Named {
+                number,
+                id,
+                size,
+                root,
+            } => self.apply_named(number, id, size, root),
             Effect::Payload { hash, at } => {
                 self.tail.add_payload(hash, at);
                 Ok(())
@@ -348,6 +361,14 @@ impl Index {
             }
             Effect::Seen { head, at } => self.apply_seen(*head, at),
             Effect::Head { head, at, update } => self.apply_head(*head, at, update),
+        }
+    }
+
+    /// A context that exists has new entries.
+    fn grow(&mut self, number: u64, entries: u64) {
+        self.entries = self.entries.saturating_add(entries);
+        if self.role == StoreRole::Own {
+            self.changed.insert(number);
         }
     }
 
@@ -376,9 +397,11 @@ impl Index {
 
     /// The contexts that grew since the newest head, as the directory has them.
     pub(crate) fn changes(&self) -> Vec<Change> {
-        let change =
-            |state: &ContextState| change(&state.id, state.after.size(), &state.after.root());
-        self.changed().map(change).collect()
+        let change = |state: &ContextState| {
+            let id = state.name.as_ref()?;
+            Some(change(id, state.after.size(), &state.after.root()))
+        };
+        self.changed().filter_map(change).collect()
     }
 
     /// The directory with these changes.
@@ -443,6 +466,7 @@ impl Index {
             cover: self.cover,
             head: self.published.head.is_some().then_some(self.published.at),
             contexts: self.contexts,
+            numbers: self.numbers,
             entries: self.entries,
             pending: self.pending_at.clone(),
             loose: self.loose_openings.iter().map(|(_, at)| *at).collect(),

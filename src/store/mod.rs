@@ -27,17 +27,20 @@ mod audit;
 mod body;
 pub mod disk;
 mod doors;
+mod growth;
 mod handle;
 mod hasher;
 mod head_note;
+mod history;
 mod index;
 mod indexer;
 mod ingest;
 mod keeper;
 pub mod keys;
 mod layout;
+mod load;
 mod log;
-
+mod page;
 mod pages;
 mod plan;
 mod publish;
@@ -63,14 +66,17 @@ use std::time::Duration;
 pub use audit::{AuditOptions, AuditReport, AuditedIndex, FirstBad, audit, audit_with};
 pub use body::StoreRole;
 pub use handle::{AppendDone, Opened, Store, StoreDone};
+pub use history::History;
 pub use index::Inconsistency;
+pub use load::{LoadError, Loader};
+pub use page::{Page, PageLimits};
 pub use rebuild::{RebuiltIndex, rebuild_index};
 pub use record::Position;
 pub use stats::{CheckpointStats, HeadStats, IndexFound, Stats, stats};
-pub use view::{ContextInfo, Page, View};
+pub use view::{ContextInfo, View};
 
 use crate::encoding::DecodeError;
-use crate::entry::EntryError;
+use crate::entry::{ContextId, EntryError};
 use crate::hash::Hash;
 use crate::lamport::LamportError;
 use crate::limits::{SEGMENT_BYTES_DEFAULT, TAIL_BYTES_MAX, TAIL_FOLD_BYTES};
@@ -106,8 +112,33 @@ pub struct StoreOptions {
     pub tail_bytes_max: usize,
     /// Hears how many bytes of log were read while the store is opened.
     pub progress: Option<Progress>,
+    /// Hears what became visible.
+    pub listener: Option<Listener>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What a [`Listener`] hears.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// These contexts have new entries, and readers see them.
+    Grown(&'a [ContextId]),
+    /// Any context may have new entries: a mirror has completed a head.
+    Any,
+    /// The store has failed and acknowledges nothing any more.
+    Failed,
+}
+
+/// Hears of changes on the writer's thread, right after readers can see them
+/// and before anyone is answered: it must be quick and must not wait for the
+/// store.
+#[derive(Clone)]
+pub struct Listener(pub Arc<dyn Fn(Change<'_>) + Send + Sync>);
+
+impl Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// Hears how far opening has come.
@@ -146,6 +177,7 @@ impl StoreOptions {
             checkpoint_every: Duration::from_secs(2),
             tail_bytes_max: TAIL_BYTES_MAX,
             progress: None,
+            listener: None,
             clock,
         }
     }

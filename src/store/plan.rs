@@ -35,6 +35,7 @@ pub(crate) trait PlanState {
 
 /// One context this group touches.
 struct Work {
+    id: ContextId,
     /// The state before the group; its leaves are hashed when they are written.
     before: ContextState,
     /// False if the group names it.
@@ -259,7 +260,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             Err(error) => {
                 // Contexts that only this request touched leave no trace.
                 for work in self.works.drain(known..) {
-                    self.by_id.remove(&work.before.id);
+                    self.by_id.remove(&work.id);
                     if !work.known {
                         self.next_number -= 1;
                     }
@@ -278,9 +279,10 @@ impl<'s, S: PlanState> Plan<'s, S> {
         let known = stored.is_some();
         let before = stored.unwrap_or_else(|| {
             self.next_number += 1;
-            ContextState::new(self.next_number - 1, id.clone())
+            ContextState::new(self.next_number - 1, Some(id.clone()))
         });
         self.works.push(Work {
+            id: id.clone(),
             known,
             tip: Tip {
                 sequence: before.after.size(),
@@ -393,7 +395,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
         else {
             return Ok(None);
         };
-        let entry = self.state.entry(&work.before.id, sequence)?;
+        let entry = self.state.entry(&work.id, sequence)?;
         let same = entry.request_id.as_deref() == Some(request_id)
             && entry.key == draft.key()
             && entry.metadata.as_ref() == draft.metadata()
@@ -506,11 +508,11 @@ impl<'s, S: PlanState> Plan<'s, S> {
         }
         if work.tip.sequence == 0 && !work.known {
             let (offset, body_len) = group.add(RecordType::Context, |out| {
-                super::body::put_context(work.before.number, &work.before.id, out);
+                super::body::put_context(work.before.number, &work.id, out);
             });
             let effect = Effect::Context {
                 number: work.before.number,
-                id: work.before.id.clone(),
+                id: work.id.clone(),
             };
             self.effects.push((offset, body_len, effect));
         }

@@ -107,10 +107,11 @@ impl Writer {
     fn second_opinion(&mut self) -> Result<(), StoreError> {
         let changed: Vec<(ContextId, u64, Hash)> = {
             let index = self.view.index();
-            index
-                .changed()
-                .map(|state| (state.id.clone(), state.after.size(), state.after.root()))
-                .collect()
+            let changed = index.changed().filter_map(|state| {
+                let id = state.name.clone()?;
+                Some((id, state.after.size(), state.after.root()))
+            });
+            changed.collect()
         };
         for (id, size, root) in changed {
             if size > SECOND_OPINION_ENTRIES_MAX {

@@ -122,6 +122,8 @@ pub(crate) enum RecordType {
     Mark = 10,
     /// Empty: the last record of a segment.
     Seal = 11,
+    /// Names a context that was loaded; with it, the context exists.
+    Named = 12,
 }
 
 impl RecordType {
@@ -138,11 +140,12 @@ impl RecordType {
             9 => Self::Evidence,
             10 => Self::Mark,
             11 => Self::Seal,
+            12 => Self::Named,
             _ => {
                 return Err(DecodeError::UnknownVersion {
                     what: "record type (written by a newer build)",
                     found: u16::from(value),
-                    known: Self::Seal as u16,
+                    known: Self::Named as u16,
                 });
             }
         })

@@ -189,8 +189,20 @@ impl Index {
             }
             RecordType::Run => {
                 let (number, run) = body::get_run(bytes)?;
-                let base = self.touch(number)?.after.clone();
+                let base = self.run_base(number)?;
                 self.run_effect(number, &base, run, at, |_, _| false)?
+            }
+            RecordType::Named => {
+                let (number, size, root, id) = body::get_named(bytes)?;
+                if self.by_id(&id)?.is_some() {
+                    return Err(ApplyError::rule("a context is named twice"));
+                }
+                Effect::Named {
+                    number,
+                    id,
+                    size,
+                    root,
+                }
             }
             RecordType::Payload => {
                 let (hash, _) = body::get_payload(bytes)?;

@@ -83,7 +83,9 @@ fn put(store: &Store, context: &str, payloads: &[&str]) -> Vec<Appended> {
 fn entries(view: &View, context: &str) -> Vec<Entry> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
-        let page = view.page(&id(context), after, 3, None).unwrap();
+        let page = view
+            .page(&id(context), after, &PageLimits::entries(3), None)
+            .unwrap();
         all.extend(page.entries);
         match page.next_after {
             0 => return all,

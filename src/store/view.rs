@@ -11,13 +11,13 @@ use super::StoreError;
 use super::body::{self, StoreRole};
 use super::index::tiles::TileCache;
 use super::index::{
-    Below, ContextState, ContextView, Index, IndexError, LayeredTiles, Location, RunPlace, key_hash,
+    Below, ContextState, ContextView, Index, IndexError, LayeredTiles, Location, RunPlace,
 };
 use super::log::LogReader;
 use super::record::RecordType;
 use crate::directory::path::{Found, find};
 use crate::encoding::DecodeError;
-use crate::entry::{ContextId, Entry, leaf_hash, leaf_hashes};
+use crate::entry::{ContextId, leaf_hashes};
 use crate::hash::{self, Hash};
 use crate::head::SignedHead;
 use crate::note::VerifierKey;
@@ -25,14 +25,8 @@ use crate::run::Run;
 use crate::tree::nodes::read_root;
 use crate::tree::{BuildError, LeafIndex, ReadNodes, TiledError, TiledNodes, TreeSize};
 
-/// Entries of a page, at most: bounds the memory of one read.
-const PAGE_ENTRIES_MAX: usize = 4096;
-/// Bytes of the payloads of a page after which it ends.
-const PAGE_BYTES_MAX: usize = 8 << 20;
-/// Bytes of runs a filtered read looks at before it returns with what it has.
-const PAGE_SCAN_BYTES_MAX: u64 = 64 << 20;
-/// What passing over a run counts for in a filtered read.
-const RUN_ROW_COST_BYTES: u64 = 64;
+/// Leaf hashes room is made for ahead of reading them.
+const LEAVES_HINT_MAX: usize = 4096;
 /// Names looked at in one step while contexts are listed.
 const NAMES_STEP_MAX: usize = 1024;
 /// Looks at the newest head before a directory that changes all the time is
@@ -48,17 +42,6 @@ pub struct ContextInfo {
     pub size: u64,
     /// The root over them.
     pub root: Hash,
-}
-
-/// A part of a context's entries.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// Ascending by sequence.
-    pub entries: Vec<Entry>,
-    /// Go on after this sequence; 0 at the end.
-    pub next_after: u64,
-    /// Size of the context when the page was read.
-    pub size: u64,
 }
 
 /// See the module.
@@ -179,11 +162,27 @@ impl View {
         below.by_id(id)
     }
 
+    /// The same by number, for one that may have no name yet.
+    pub(crate) fn state_of_number(&self, number: u64) -> Result<Option<ContextState>, IndexError> {
+        let below = {
+            let index = self.index();
+            if let Some(context) = index.tail.context(number) {
+                return Ok(Some(context.state.clone()));
+            }
+            index.below.clone()
+        };
+        below.by_number(number)
+    }
+
     /// Entries of a context that this view shows.
-    fn visible_size(&self, view: &ContextView) -> Result<u64, StoreError> {
+    pub(super) fn visible_size(
+        &self,
+        id: &ContextId,
+        view: &ContextView,
+    ) -> Result<u64, StoreError> {
         match self.role() {
             StoreRole::Own => Ok(view.state.after.size()),
-            StoreRole::Mirror => Ok(self.signed_entries(&view.state.id)?.unwrap_or(0)),
+            StoreRole::Mirror => Ok(self.signed_entries(id)?.unwrap_or(0)),
         }
     }
 
@@ -224,7 +223,7 @@ impl View {
         let Some(view) = self.look_up(id)? else {
             return Ok(None);
         };
-        let size = self.visible_size(&view)?;
+        let size = self.visible_size(id, &view)?;
         if size == 0 {
             return Ok(None);
         }
@@ -238,61 +237,8 @@ impl View {
         let Some(view) = self.look_up(id)? else {
             return Ok(None);
         };
-        let size = self.visible_size(&view)?;
+        let size = self.visible_size(id, &view)?;
         Ok((size > 0).then_some(size))
-    }
-
-    /// Entries with sequences above `after`, at most `limit` (0 for as many as
-    /// fit a page), of one key only if `key` is given.
-    pub fn page(
-        &self,
-        id: &ContextId,
-        after: u64,
-        limit: usize,
-        key: Option<&str>,
-    ) -> Result<Page, StoreError> {
-        let Some(view) = self.look_up(id)? else {
-            return Ok(Page::default());
-        };
-        let mut page = Page {
-            size: self.visible_size(&view)?,
-            ..Page::default()
-        };
-        let limit = match limit {
-            0 => PAGE_ENTRIES_MAX,
-            limit => limit.min(PAGE_ENTRIES_MAX),
-        };
-        let wanted = key.map(key_hash);
-        let (mut at, mut bytes, mut scanned) = (after, 0usize, 0u64);
-        while at < page.size {
-            if page.entries.len() >= limit || scanned >= PAGE_SCAN_BYTES_MAX {
-                page.next_after = at;
-                return Ok(page);
-            }
-            let Some(run) = view.run_of(at + 1)? else {
-                break;
-            };
-            if wanted.is_some_and(|hash| !run.keys.may_hold(hash)) {
-                // What a run's row costs to pass over.
-                scanned += RUN_ROW_COST_BYTES;
-                at = run.last;
-                continue;
-            }
-            let body = self.run_body(&view, &run)?;
-            scanned += u64::from(run.at.body_len);
-            for entry in self.entries_of(run.at, &body, at, page.size, key)? {
-                let entry = entry?;
-                bytes += entry.payload.len();
-                at = entry.sequence;
-                page.entries.push(entry);
-                if page.entries.len() >= limit || bytes >= PAGE_BYTES_MAX {
-                    page.next_after = if at < page.size { at } else { 0 };
-                    return Ok(page);
-                }
-            }
-            at = run.last;
-        }
-        Ok(page)
     }
 
     /// The body of a run's record, if the record is the one that the index
@@ -311,55 +257,30 @@ impl View {
         Ok(body)
     }
 
-    /// One entry.
-    pub fn entry(&self, id: &ContextId, sequence: u64) -> Result<Option<Entry>, StoreError> {
-        let Some(before) = sequence.checked_sub(1) else {
-            return Ok(None);
-        };
-        Ok(self
-            .page(id, before, 1, None)?
-            .entries
-            .pop()
-            .filter(|e| e.sequence == sequence))
-    }
-
-    /// Entries of a stored run in `after+1..=size` with their payloads, each
-    /// verified.
-    fn entries_of<'a>(
-        &'a self,
-        location: Location,
-        body: &'a [u8],
+    /// Whole stored runs from the one that holds entry `after + 1` up to
+    /// `size`: as many as fit `bytes_max`, at least one.
+    pub(super) fn stored_runs(
+        &self,
+        view: &ContextView,
         after: u64,
         size: u64,
-        key: Option<&'a str>,
-    ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + 'a, StoreError> {
-        let (_, run) = body::get_run(body).map_err(|e| corrupt(location, e))?;
-        let run = Run::decode(run).map_err(|e| corrupt(location, e))?;
-        Ok(run.entries().filter_map(move |entry| {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => return Some(Err(corrupt(location, error))),
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
+        while at < size {
+            let Some(run) = view.run_of(at + 1)? else {
+                break;
             };
-            let header = &entry.header;
-            let wanted = header.sequence > after
-                && header.sequence <= size
-                && key.is_none_or(|key| key == header.key);
-            wanted.then(|| {
-                let (sequence, hash) = (header.sequence, header.payload_hash);
-                let payload = match entry.inline_payload {
-                    Some(payload) => payload.to_vec(),
-                    None => self.stored_payload(&hash)?,
-                };
-                if payload.len() != header.payload_len as usize || hash::content(&payload) != hash {
-                    return Err(StoreError::PayloadMismatch { sequence, hash });
-                }
-                Ok(Entry::from_parts(
-                    header,
-                    leaf_hash(entry.header_bytes),
-                    payload,
-                ))
-            })
-        }))
+            bytes = bytes.saturating_add(run.at.body_len as usize);
+            if !runs.is_empty() && bytes > bytes_max {
+                break;
+            }
+            let mut body = self.run_body(view, &run)?;
+            body.drain(..8.min(body.len()));
+            runs.push(body);
+            at = run.last;
+        }
+        Ok(runs)
     }
 
     /// Where a payload lies.
@@ -411,7 +332,7 @@ impl View {
         self.root_of(&view, size)
     }
 
-    fn root_of(&self, view: &ContextView, size: u64) -> Result<Hash, StoreError> {
+    pub(super) fn root_of(&self, view: &ContextView, size: u64) -> Result<Hash, StoreError> {
         let newest = view.state.after.size();
         if newest == size {
             return Ok(view.state.after.root());
@@ -440,7 +361,7 @@ impl View {
         first: LeafIndex,
         count: usize,
     ) -> Result<Vec<Hash>, StoreError> {
-        let mut leaves = Vec::with_capacity(count.min(PAGE_ENTRIES_MAX));
+        let mut leaves = Vec::with_capacity(count.min(LEAVES_HINT_MAX));
         let mut sequence = first.get() + 1;
         let end = first.get().saturating_add(count as u64);
         while sequence <= end {
@@ -460,7 +381,7 @@ impl View {
     }
 }
 
-fn corrupt(at: Location, error: DecodeError) -> StoreError {
+pub(super) fn corrupt(at: Location, error: DecodeError) -> StoreError {
     StoreError::Corrupt {
         position: at.position,
         error,
@@ -490,7 +411,7 @@ impl View {
             let index = self.index();
             if let Some(number) = index.tail.by_path(path) {
                 let context = index.tail.context(number);
-                return Ok(context.map(|context| context.state.id.clone()));
+                return Ok(context.and_then(|context| context.state.name.clone()));
             }
             index.below.clone()
         };

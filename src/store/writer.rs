@@ -15,22 +15,22 @@ use std::time::{Duration, Instant};
 
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
+use super::growth::Growth;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::hasher::Hasher;
 use super::head_note::HeadNote;
-use super::index::{ApplyError, ContextState, Index, IndexError, RequestKey};
+use super::index::{ApplyError, Index};
 use super::indexer::{Indexer, hold};
 use super::ingest::{IngestPlan, openings_of};
 use super::log::{LogWriter, WriteError};
-use super::plan::{Answer, Hashed, Plan, PlanState, Planned};
+use super::plan::{Answer, Hashed, Plan, Planned};
 use super::publish::HEAD_NOTE_EVERY;
 use super::queue::{Queue, Taken};
 use super::record::{Group, RecordType};
 use super::recover::{FAILED_FILE, Mended};
 use super::view::View;
-use super::{StoreError, StoreOptions};
-use crate::entry::{ContextId, Entry};
-use crate::hash::Hash;
+use super::{Change, Listener, StoreError, StoreOptions};
+use crate::entry::ContextId;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, SeenHead};
 use crate::note::SignerKey;
@@ -44,31 +44,6 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 
 /// Pause after a head that folding needed could not be published.
 const FOLD_RETRY: Duration = Duration::from_secs(1);
-
-/// Planning reads through the view: look-ups in the index, verified reads of
-/// what it points to.
-impl PlanState for View {
-    fn context(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
-        self.state(id)
-    }
-
-    fn next_number(&self) -> u64 {
-        self.index().next_number()
-    }
-
-    fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
-        self.index().request(number, key)
-    }
-
-    fn entry(&self, id: &ContextId, sequence: u64) -> Result<Entry, StoreError> {
-        let missing = || self.lose("the index names an entry that is not there");
-        View::entry(self, id, sequence)?.ok_or_else(missing)
-    }
-
-    fn payload_intact(&self, hash: &Hash) -> Result<bool, StoreError> {
-        View::payload_intact(self, hash)
-    }
-}
 
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
@@ -154,6 +129,7 @@ impl Writer {
         let _watch = Watch {
             queue: self.queue.clone(),
             failed: self.failed.clone(),
+            listener: self.options.listener.clone(),
         };
         if self.epoch_at_stake
             && let Err(error) = self.publish()
@@ -253,6 +229,7 @@ impl Writer {
                     waiting.push_front(command);
                     self.ingest_group(&mut waiting);
                 }
+                Command::Load { step, done } => done(self.load(step)),
                 Command::Publish { done } => done(self.publish()),
             }
         }
@@ -415,6 +392,8 @@ impl Writer {
             return Ok(hashed);
         }
         let effects = Planned::place(effects, start);
+        let listener = self.options.listener.clone();
+        let growth = listener.map(|l| (l, Growth::of(&effects, self.view.role())));
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         // So that no effect needs to look at what is on disk.
         index.adopt(touched);
@@ -427,7 +406,11 @@ impl Writer {
         index.set_cover(self.log.cover());
         // Under the lock: the indexer's word may not come between.
         self.queue.hold(hold(&index, self.options.tail_bytes_max));
+        let grown = growth.map(|(listener, growth)| (listener, growth.named(&index)));
         drop(index);
+        if let Some((listener, grown)) = grown {
+            grown.tell(&listener);
+        }
         self.mark_due = Some(Instant::now() + MARK_AFTER);
         Ok(hashed)
     }
@@ -489,9 +472,11 @@ impl Writer {
     pub(super) fn fail(&mut self, reason: String) -> StoreError {
         tracing::error!(%reason, "the store has failed");
         let _ = self.disk.create(FAILED_FILE);
-        StoreError::Failed {
-            reason: self.failed.get_or_init(|| reason).clone(),
+        let reason = self.failed.get_or_init(|| reason).clone();
+        if let Some(listener) = &self.options.listener {
+            (listener.0)(Change::Failed);
         }
+        StoreError::Failed { reason }
     }
 
     /// Refuses everything that still waits.
@@ -555,6 +540,7 @@ fn refuse_all(queue: &Queue<Command>, error: &StoreError) {
 struct Watch {
     queue: Arc<Queue<Command>>,
     failed: Arc<OnceLock<String>>,
+    listener: Option<Listener>,
 }
 
 impl Drop for Watch {
@@ -567,7 +553,12 @@ impl Drop for Watch {
             reason: reason.clone(),
         };
         // An answer that panics now would end the process.
-        let refuse = std::panic::AssertUnwindSafe(|| refuse_all(&self.queue, &error));
+        let refuse = std::panic::AssertUnwindSafe(|| {
+            refuse_all(&self.queue, &error);
+            if let Some(listener) = &self.listener {
+                (listener.0)(Change::Failed);
+            }
+        });
         let _ = std::panic::catch_unwind(refuse);
     }
 }

@@ -97,17 +97,17 @@ type Change = (&'static str, &'static str, fn(&mut Vec<u8>));
 
 /// Values that cannot be, each under a check that is right.
 const UNREADABLE: [(u8, Change); 19] = [
-    (1, ("version 2", "version", |v| v[0] = 2)),
+    (1, ("version 1", "version", |v| v[0] = 1)),
     (1, ("a reserved byte", "reserved", |v| v[1] = 1)),
     (1, ("a head of 4 GiB", "length", |v| v[68] = 1)),
     (
         1,
-        ("no vkey", "length of the vkey", |v| v[112..114].fill(0)),
+        ("no vkey", "length of the vkey", |v| v[120..122].fill(0)),
     ),
-    (1, ("a vkey that is no text", "UTF-8", |v| v[118] = 0xff)),
+    (1, ("a vkey that is no text", "UTF-8", |v| v[126] = 0xff)),
     (
         1,
-        ("a pending record that is not there", "cut", |v| v[114] = 1),
+        ("a pending record that is not there", "cut", |v| v[122] = 1),
     ),
     (1, ("one byte too many", "surplus", |v| v.push(0))),
     (2, ("a number of seven bytes", "cut", |v| v.truncate(7))),

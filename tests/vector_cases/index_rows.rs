@@ -23,17 +23,17 @@ use converge_ledger::store::Clock;
 
 /// The tables, by number from 1.
 pub(crate) const TABLES: [&str; 11] = [
-    "state.1",
-    "contexts.1",
-    "context_ids.1",
-    "paths.1",
-    "accumulators.1",
-    "runs.1",
-    "tiles.1",
-    "payloads.1",
-    "requests.1",
-    "directory.1",
-    "retired.1",
+    "state.2",
+    "contexts.2",
+    "context_ids.2",
+    "paths.2",
+    "accumulators.2",
+    "runs.2",
+    "tiles.2",
+    "payloads.2",
+    "requests.2",
+    "directory.2",
+    "retired.2",
 ];
 
 /// Rows by table (from 1) and key; values without their checks.
@@ -242,13 +242,14 @@ impl Rebuilt {
             self.put(5, &be(context), state.accumulator());
         }
         let entries = contexts.iter().map(|context| context.after.size()).sum();
-        let mut state = vec![1, 0, 0, 0, 0, 0, 0, 0];
+        let mut state = vec![2, 0, 0, 0, 0, 0, 0, 0];
         state.extend([store_id, chain].concat());
         let fields = [
             end,
             last,
             self.head[0],
             self.head[1],
+            contexts.len() as u64,
             contexts.len() as u64,
             entries,
         ];
@@ -425,12 +426,12 @@ pub(crate) fn read_row(table: u8, key: &[u8], value: &[u8]) -> Option<Value> {
 }
 
 fn read_state(v: &mut Bytes<'_>) -> Option<Value> {
-    (v.take(8)? == [1, 0, 0, 0, 0, 0, 0, 0]).then_some(())?;
+    (v.take(8)? == [2, 0, 0, 0, 0, 0, 0, 0]).then_some(())?;
     let (store_id, chain) = (hex(v.take(16)?), hex(v.take(16)?));
     let mut n = || v.le(8);
     let (end, last, head, head_len) = (n()?, n()?, n()?, n()?);
     u32::try_from(head_len).ok()?;
-    let (contexts, entries) = (n()?, n()?);
+    let (contexts, numbers, entries) = (n()?, n()?, n()?);
     let (retired_next, retired_bytes, made_at_ns) = (n()?, n()?, n()?);
     let (vkey, pending, loose) = (v.le(2)?, v.le(2)?, v.le(2)?);
     ((1..=512).contains(&vkey) && pending + loose <= 16_384).then_some(())?;
@@ -441,7 +442,7 @@ fn read_state(v: &mut Bytes<'_>) -> Option<Value> {
     Some(
         json!({ "store_id": store_id, "chain": chain, "end": position(end),
         "last_record": position(last), "head": [head >> 32, head & 0xffff_ffff, head_len],
-        "contexts": contexts, "entries": entries, "retired_next": retired_next,
+        "contexts": contexts, "numbers": numbers, "entries": entries, "retired_next": retired_next,
         "retired_bytes": retired_bytes, "made_at_ns": made_at_ns, "vkey": vkey,
         "pending": pending, "loose": loose }),
     )

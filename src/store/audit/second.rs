@@ -41,7 +41,7 @@ pub(super) fn check(
                     _ => at.map(|run| run.at.position).unwrap_or_default(),
                 };
                 let bad = FirstBad {
-                    context: Some(context.state.id.as_str().to_owned()),
+                    context: context.state.name.as_ref().map(|id| id.as_str().to_owned()),
                     sequence: None,
                     position,
                     reason: error.to_string(),

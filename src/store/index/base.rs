@@ -20,7 +20,7 @@ use redb::{
 use super::error::IndexError;
 use super::filter::RequestFilter;
 use super::place::{Location, RequestKey, RunPlace};
-use super::rows::{self, RowKey, Table};
+use super::rows::{self, NameRow, RowKey, Table};
 use super::tail::ContextState;
 use crate::directory::path::{Found, find};
 use crate::directory::{ReadDirectory, commitment};
@@ -188,7 +188,7 @@ impl Reader {
     pub(crate) fn by_id(&self, id: &ContextId) -> Result<Option<ContextState>, IndexError> {
         let key = id.as_str().as_bytes();
         match self.get_as(Table::Contexts, key, rows::get_u64)? {
-            Some(number) => self.checked(number, id.clone()).map(Some),
+            Some(number) => self.checked(number, id).map(Some),
             None => match self.find(&id.path())? {
                 Found::Present { .. } => Err(IndexError::Stale(
                     "a context of the covered head is missing",
@@ -204,19 +204,39 @@ impl Reader {
 
     /// A context by number, its root checked against the head.
     pub(crate) fn by_number(&self, number: u64) -> Result<Option<ContextState>, IndexError> {
-        match self.id(number)? {
-            Some(id) => self.checked(number, id).map(Some),
+        match self.name(number)? {
+            Some(NameRow::Context(id)) => self.checked(number, &id).map(Some),
+            // No head covers it: whoever names it checks it.
+            Some(NameRow::Unnamed) => self.accumulator(number, None).map(Some),
             None => Ok(None),
         }
     }
 
-    /// The name of a context.
+    /// The name of a context that has one, by number.
     pub(crate) fn id(&self, number: u64) -> Result<Option<ContextId>, IndexError> {
-        self.get_as(
-            Table::ContextIds,
-            &rows::number_key(number),
-            ContextId::decode,
-        )
+        Ok(match self.name(number)? {
+            Some(NameRow::Context(id)) => Some(id),
+            Some(NameRow::Unnamed) | None => None,
+        })
+    }
+
+    /// What is known of a number: the name of its context, or that it has none
+    /// yet.
+    fn name(&self, number: u64) -> Result<Option<NameRow>, IndexError> {
+        let key = rows::number_key(number);
+        self.get_as(Table::ContextIds, &key, rows::get_name)
+    }
+
+    fn accumulator(
+        &self,
+        number: u64,
+        name: Option<ContextId>,
+    ) -> Result<ContextState, IndexError> {
+        let key = rows::number_key(number);
+        let state = self.get_as(Table::Accumulators, &key, |value| {
+            rows::get_accumulator(number, name, value)
+        })?;
+        state.ok_or(IndexError::Stale("a context without an accumulator"))
     }
 
     /// The context with this path hash.
@@ -233,22 +253,17 @@ impl Reader {
     /// head commits to. In a mirror in mid-sync it may be ahead of that head:
     /// then nothing is signed from it, and the root it comes to is checked
     /// when the sync completes.
-    fn checked(&self, number: u64, id: ContextId) -> Result<ContextState, IndexError> {
-        let path = id.path();
-        let state = self
-            .get_as(Table::Accumulators, &rows::number_key(number), |value| {
-                rows::get_accumulator(number, id, value)
-            })?
-            .ok_or(IndexError::Stale("a context without an accumulator"))?;
+    fn checked(&self, number: u64, id: &ContextId) -> Result<ContextState, IndexError> {
+        let state = self.accumulator(number, Some(id.clone()))?;
         let size = state.after.size();
-        match self.find(&path)? {
+        match self.find(&id.path())? {
             Found::Present {
                 commitment: signed,
                 entries,
                 ..
             } => {
-                let same = entries == size
-                    && commitment(state.id.as_str(), size, &state.after.root()) == signed;
+                let same =
+                    entries == size && commitment(id.as_str(), size, &state.after.root()) == signed;
                 let ahead = self.role == StoreRole::Mirror && size > entries;
                 if same || ahead {
                     return Ok(state);

@@ -17,6 +17,7 @@ use super::base::{Lose, Reader, definition, guarded};
 use super::error::IndexError;
 use super::rows::{self, IndexKeys, RetiredRow, StateRow, Table};
 use super::tail::{Tail, TailContext, level_len};
+use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::limits::{INDEX_CACHE_BYTES, RETIRED_BYTES_MAX, RETIRED_NS_MAX};
 use crate::store::body::StoreRole;
@@ -312,9 +313,10 @@ impl<'t> Fold<'t> {
             let state = &context.state;
             let key = rows::number_key(state.number);
             self.put(Table::Accumulators, &key, rows::put_accumulator(state))?;
-            if context.created {
-                let id = state.id.as_str().as_bytes().to_vec();
-                self.put(Table::ContextIds, &key, id)?;
+            let begun = state.name.is_none() && context.base_size == 0;
+            if context.created || begun {
+                let name = rows::put_name(state.name.as_ref());
+                self.put(Table::ContextIds, &key, name)?;
             }
             for run in &context.runs {
                 let key = rows::run_key(state.number, run.first);
@@ -323,14 +325,19 @@ impl<'t> Fold<'t> {
             self.tiles(context)?;
         }
         contexts.retain(|context| context.created);
-        contexts.sort_unstable_by(|a, b| a.state.id.cmp(&b.state.id));
-        for context in &contexts {
-            let id = context.state.id.as_str().as_bytes();
-            self.put(Table::Contexts, id, rows::put_u64(context.state.number))?;
+        let names = contexts.iter().filter_map(|context| {
+            let name = context.state.name.as_ref()?;
+            Some((name, context.state.number))
+        });
+        let mut names: Vec<(&ContextId, u64)> = names.collect();
+        names.sort_unstable();
+        for (id, number) in &names {
+            let id = id.as_str().as_bytes();
+            self.put(Table::Contexts, id, rows::put_u64(*number))?;
         }
-        let mut paths: Vec<(Hash, u64)> = contexts
+        let mut paths: Vec<(Hash, u64)> = names
             .iter()
-            .map(|context| (context.state.id.path(), context.state.number))
+            .map(|(id, number)| (id.path(), *number))
             .collect();
         paths.sort_unstable();
         for (path, number) in paths {

@@ -12,11 +12,12 @@
 //! say.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::base::Reader;
 use super::error::IndexError;
 use super::rows::{self, StateRow, Table};
-use super::{Index, Tail};
+use super::{Index, Tail, TailContext};
 use crate::directory::{Node, Slot, empty_root};
 use crate::entry::ContextId;
 use crate::hash::Hash;
@@ -79,7 +80,7 @@ fn implied(tail: &Tail, table: Table, key: &[u8]) -> Option<Vec<u8>> {
             let id = ContextId::decode(key).ok()?;
             Some(rows::put_u64(tail.number(&id)?))
         }
-        Table::ContextIds => Some(context(key)?.state.id.as_str().as_bytes().to_vec()),
+        Table::ContextIds => Some(rows::put_name(context(key)?.state.name.as_ref())),
         Table::Paths => Some(rows::put_u64(tail.by_path(&Hash::from_slice(key)?)?)),
         Table::Accumulators => Some(rows::put_accumulator(&context(key)?.state)),
         Table::Runs => {
@@ -111,8 +112,10 @@ fn implied(tail: &Tail, table: Table, key: &[u8]) -> Option<Vec<u8>> {
 fn count(tail: &Tail, table: Table) -> u64 {
     let count = match table {
         Table::State => 1,
-        Table::Contexts | Table::ContextIds | Table::Paths | Table::Accumulators => {
-            tail.contexts().count()
+        Table::ContextIds | Table::Accumulators => tail.contexts().count(),
+        Table::Contexts | Table::Paths => {
+            let named = |context: &&Arc<TailContext>| context.state.name.is_some();
+            tail.contexts().filter(named).count()
         }
         Table::Runs => tail.contexts().map(|context| context.runs.len()).sum(),
         Table::Tiles => tail

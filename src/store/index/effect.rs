@@ -25,6 +25,13 @@ pub(crate) enum Effect {
         requests: Vec<(RequestKey, u64)>,
         facts: Box<RunFacts>,
     },
+    /// A context that was loaded without a name gets one, and with it exists.
+    Named {
+        number: u64,
+        id: ContextId,
+        size: u64,
+        root: Hash,
+    },
     Payload {
         hash: Hash,
         at: Location,
@@ -68,7 +75,7 @@ impl Effect {
             | Self::Head { at, .. }
             | Self::Openings { at, .. }
             | Self::Seen { at, .. } => *at = location,
-            Self::Context { .. } => (),
+            Self::Context { .. } | Self::Named { .. } => (),
         }
     }
 }

@@ -83,7 +83,7 @@ impl Below {
     pub(crate) fn name_of_path(&self, path: &Hash) -> Result<Option<ContextId>, IndexError> {
         let created = self.frozen.as_ref().and_then(|frozen| {
             let number = frozen.by_path(path)?;
-            Some(frozen.context(number)?.state.id.clone())
+            frozen.context(number)?.state.name.clone()
         });
         match created {
             Some(id) => Ok(Some(id)),

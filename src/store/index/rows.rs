@@ -18,7 +18,7 @@ use crate::tree::Frontier;
 use crate::tree::tile::{TILE_WIDTH, TileId};
 
 /// The version of every table; part of its name.
-pub(crate) const INDEX_VERSION: u8 = 1;
+pub(crate) const INDEX_VERSION: u8 = 2;
 /// Bytes of a row's check.
 const CHECK_BYTES: usize = 8;
 /// Locations of one pending seen head: 16 GiB of openings.
@@ -34,7 +34,7 @@ pub(crate) enum Table {
     State = 1,
     /// Context id: number.
     Contexts = 2,
-    /// Number: context id.
+    /// Number: context id; empty for one that is not named yet.
     ContextIds = 3,
     /// Path hash: number.
     Paths = 4,
@@ -73,17 +73,17 @@ impl Table {
     /// Its name, with the version.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::State => "state.1",
-            Self::Contexts => "contexts.1",
-            Self::ContextIds => "context_ids.1",
-            Self::Paths => "paths.1",
-            Self::Accumulators => "accumulators.1",
-            Self::Runs => "runs.1",
-            Self::Tiles => "tiles.1",
-            Self::Payloads => "payloads.1",
-            Self::Requests => "requests.1",
-            Self::Directory => "directory.1",
-            Self::Retired => "retired.1",
+            Self::State => "state.2",
+            Self::Contexts => "contexts.2",
+            Self::ContextIds => "context_ids.2",
+            Self::Paths => "paths.2",
+            Self::Accumulators => "accumulators.2",
+            Self::Runs => "runs.2",
+            Self::Tiles => "tiles.2",
+            Self::Payloads => "payloads.2",
+            Self::Requests => "requests.2",
+            Self::Directory => "directory.2",
+            Self::Retired => "retired.2",
         }
     }
 }
@@ -205,6 +205,25 @@ pub(crate) fn get_u64(value: &[u8]) -> Result<u64, DecodeError> {
     Ok(number)
 }
 
+/// A name, or nothing while there is none.
+pub(crate) fn put_name(name: Option<&ContextId>) -> Vec<u8> {
+    name.map_or(Vec::new(), |id| id.as_str().as_bytes().to_vec())
+}
+
+/// What a number stands for.
+pub(crate) enum NameRow {
+    Context(ContextId),
+    /// A context that is being loaded, or never was to its end.
+    Unnamed,
+}
+
+pub(crate) fn get_name(value: &[u8]) -> Result<NameRow, DecodeError> {
+    if value.is_empty() {
+        return Ok(NameRow::Unnamed);
+    }
+    ContextId::decode(value).map(NameRow::Context)
+}
+
 /// Lamport, last time, request ids, bytes of runs, bytes of payloads, frontier.
 pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
@@ -223,7 +242,7 @@ pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
 
 pub(crate) fn get_accumulator(
     number: u64,
-    id: ContextId,
+    name: Option<ContextId>,
     value: &[u8],
 ) -> Result<ContextState, DecodeError> {
     let mut r = Reader::new(value);
@@ -240,7 +259,7 @@ pub(crate) fn get_accumulator(
     };
     Ok(ContextState {
         number,
-        id,
+        name,
         after,
         requests,
         run_bytes,
@@ -383,6 +402,8 @@ pub(crate) struct StateRow {
     /// The newest published or complete head, if there is one.
     pub(crate) head: Option<Location>,
     pub(crate) contexts: u64,
+    /// The highest number in use, with or without a name.
+    pub(crate) numbers: u64,
     pub(crate) entries: u64,
     /// Where the openings of a mirror's pending head lie, its own record last.
     pub(crate) pending: Vec<Location>,
@@ -412,6 +433,7 @@ impl StateRow {
             head.position.as_u64(),
             u64::from(head.body_len),
             self.contexts,
+            self.numbers,
             self.entries,
             self.retired_next,
             self.retired_bytes,
@@ -446,6 +468,7 @@ impl StateRow {
             what: "head length",
         })?;
         let contexts = r.u64("contexts")?;
+        let numbers = r.u64("numbers")?;
         let entries = r.u64("entries")?;
         let retired_next = r.u64("retired rows")?;
         let retired_bytes = r.u64("retired bytes")?;
@@ -474,6 +497,7 @@ impl StateRow {
             cover: Cover { end, last, chain },
             head: (head != Location::default()).then_some(head),
             contexts,
+            numbers,
             entries,
             pending,
             loose,

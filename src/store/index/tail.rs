@@ -27,7 +27,8 @@ const CONTEXT_BYTES: usize = 512;
 #[derive(Clone, Debug)]
 pub(crate) struct ContextState {
     pub(crate) number: u64,
-    pub(crate) id: ContextId,
+    /// `None` while it is being loaded: nobody can ask for it yet.
+    pub(crate) name: Option<ContextId>,
     pub(crate) after: Accumulator,
     /// Request ids used.
     pub(crate) requests: u64,
@@ -39,10 +40,10 @@ pub(crate) struct ContextState {
 
 impl ContextState {
     /// A context without entries.
-    pub(crate) fn new(number: u64, id: ContextId) -> Self {
+    pub(crate) fn new(number: u64, name: Option<ContextId>) -> Self {
         Self {
             number,
-            id,
+            name,
             after: Accumulator::default(),
             requests: 0,
             run_bytes: 0,
@@ -204,12 +205,15 @@ impl Tail {
         if self.contexts.contains_key(&state.number) {
             return;
         }
-        self.bytes += CONTEXT_BYTES + 2 * state.id.as_str().len();
-        self.names.insert(state.id.clone(), state.number);
-        if created {
-            self.paths.insert(state.id.path(), state.number);
-        }
+        self.bytes += CONTEXT_BYTES;
         let number = state.number;
+        if let Some(name) = &state.name {
+            self.bytes += 2 * name.as_str().len();
+            self.names.insert(name.clone(), number);
+            if created {
+                self.paths.insert(name.path(), number);
+            }
+        }
         let context = TailContext {
             base_size: state.after.size(),
             state,
@@ -218,6 +222,19 @@ impl Tail {
             levels: Vec::new(),
         };
         self.contexts.insert(number, Arc::new(context));
+    }
+
+    /// Names a touched context that had no name.
+    pub(crate) fn name(&mut self, number: u64, name: ContextId) {
+        let Some(context) = self.contexts.get_mut(&number) else {
+            return;
+        };
+        let context = Arc::make_mut(context);
+        context.created = true;
+        context.state.name = Some(name.clone());
+        self.bytes += 2 * name.as_str().len();
+        self.paths.insert(name.path(), number);
+        self.names.insert(name, number);
     }
 
     /// Adds a run to a touched context. An error says which rule it breaks;

@@ -212,7 +212,9 @@ fn pages_and_filters_see_every_entry_once() {
     for limit in [1, 7, 256, 699, 700, 701, 0] {
         let (mut after, mut seen) = (0, Vec::new());
         loop {
-            let page = view.page(&id("a"), after, limit, Some("k1")).unwrap();
+            let page = view
+                .page(&id("a"), after, &PageLimits::entries(limit), Some("k1"))
+                .unwrap();
             seen.extend(page.entries.iter().map(|e| e.sequence));
             assert_eq!(page.size, 700);
             match page.next_after {
@@ -227,13 +229,13 @@ fn pages_and_filters_see_every_entry_once() {
         );
     }
     assert!(
-        view.page(&id("a"), u64::MAX, 5, None)
+        view.page(&id("a"), u64::MAX, &PageLimits::entries(5), None)
             .unwrap()
             .entries
             .is_empty()
     );
     assert!(
-        view.page(&id("nobody"), 0, 5, None)
+        view.page(&id("nobody"), 0, &PageLimits::entries(5), None)
             .unwrap()
             .entries
             .is_empty()

@@ -235,7 +235,9 @@ impl Expected<'_> {
         for (name, known) in CONTEXTS.iter().zip(&self.life.entries) {
             let mut after = 0;
             loop {
-                let page = view.page(&id(name), after, 0, None).unwrap();
+                let page = view
+                    .page(&id(name), after, &PageLimits::default(), None)
+                    .unwrap();
                 for entry in &page.entries {
                     after += 1;
                     let known = &known[usize::try_from(after).unwrap() - 1];

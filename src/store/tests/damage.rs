@@ -130,7 +130,10 @@ fn bytes_that_change_under_a_running_store_are_not_served() {
             .write_at(0, &bytes)
             .unwrap();
         let mut after = 0;
-        while let Ok(page) = store.view().page(&id("alpha"), after, 1, None) {
+        while let Ok(page) = store
+            .view()
+            .page(&id("alpha"), after, &PageLimits::entries(1), None)
+        {
             for entry in &page.entries {
                 assert_eq!(
                     *entry,

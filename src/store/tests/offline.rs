@@ -121,7 +121,7 @@ impl Lies {
     /// The context with the most entries.
     fn many(&self) -> &TailContext {
         let mut contexts = self.index.tail.contexts();
-        contexts.find(|c| c.state.id == id("many")).unwrap()
+        contexts.find(|c| c.state.name == Some(id("many"))).unwrap()
     }
 
     /// What an audit says when `lie` was folded in.
@@ -180,13 +180,13 @@ const MISSING: &str = "rows are missing";
 fn a_lie_about_contexts_is_found() {
     let lies = Lies::new();
     let many = lies.many().state.clone();
-    lies.tell("contexts.1", EXTRA, |tail| {
-        tail.touch(ContextState::new(99, id("more")), true);
+    lies.tell("contexts.2", EXTRA, |tail| {
+        tail.touch(ContextState::new(99, Some(id("more"))), true);
     });
-    lies.tell("contexts.1", OTHER, |tail| {
-        tail.touch(ContextState::new(99, id("many")), true);
+    lies.tell("contexts.2", OTHER, |tail| {
+        tail.touch(ContextState::new(99, Some(id("many"))), true);
     });
-    lies.tell("accumulators.1", OTHER, |tail| {
+    lies.tell("accumulators.2", OTHER, |tail| {
         let requests = many.requests + 1;
         tail.touch(ContextState { requests, ..many }, false);
     });
@@ -196,10 +196,10 @@ fn a_lie_about_contexts_is_found() {
 fn a_lie_about_runs_and_tiles_is_found() {
     let lies = Lies::new();
     let after = &lies.many().state.after;
-    lies.tell("runs.1", EXTRA, |tail| {
+    lies.tell("runs.2", EXTRA, |tail| {
         lies.run(tail, after.size() + 1, after.clone(), Vec::new());
     });
-    lies.tell("tiles.1", OTHER, |tail| {
+    lies.tell("tiles.2", OTHER, |tail| {
         let wrong = |index| (NodeId { level: 4, index }, after.root());
         let nodes = (0..after.size() / 16).map(wrong).collect();
         lies.run(tail, 1, Accumulator::default(), nodes);
@@ -211,13 +211,13 @@ fn a_lie_about_payloads_and_requests_is_found() {
     let lies = Lies::new();
     let (payload, _) = lies.index.tail.payloads.iter().next().unwrap();
     let (request, sequence) = lies.index.tail.requests.iter().next().unwrap();
-    lies.tell("payloads.1", EXTRA, |tail| {
+    lies.tell("payloads.2", EXTRA, |tail| {
         tail.add_payload(lies.index.published.root(), Location::default());
     });
-    lies.tell("payloads.1", OTHER, |tail| {
+    lies.tell("payloads.2", OTHER, |tail| {
         tail.add_payload(*payload, Location::default());
     });
-    lies.tell("requests.1", EXTRA, |tail| {
+    lies.tell("requests.2", EXTRA, |tail| {
         tail.requests.insert((request.0, [9; 16]), *sequence);
     });
 }
@@ -236,20 +236,20 @@ fn a_lie_about_the_directory_is_found() {
         };
         tail.add_directory(Vec::new(), retired);
     };
-    lies.tell("directory.1", EXTRA, |tail| {
+    lies.tell("directory.2", EXTRA, |tail| {
         tail.nodes.insert(other, vec![1]);
     });
-    lies.tell("directory.1", OTHER, |tail| {
+    lies.tell("directory.2", OTHER, |tail| {
         tail.nodes.insert(root, vec![1]);
     });
-    lies.tell("directory.1", MISSING, |tail| tail.dropped.push(root));
-    lies.tell("directory.1", MISSING, |tail| retire(tail, 0, &[root]));
-    lies.tell("directory.1", MISSING, |tail| retire(tail, 1, &[]));
-    lies.tell("directory.1", "not what its hash says", |tail| {
+    lies.tell("directory.2", MISSING, |tail| tail.dropped.push(root));
+    lies.tell("directory.2", MISSING, |tail| retire(tail, 0, &[root]));
+    lies.tell("directory.2", MISSING, |tail| retire(tail, 1, &[]));
+    lies.tell("directory.2", "not what its hash says", |tail| {
         tail.nodes.insert(other, vec![1]);
         retire(tail, 1, &[other]);
     });
-    lies.tell("retired.1", "retired twice", |tail| {
+    lies.tell("retired.2", "retired twice", |tail| {
         retire(tail, 0, &[other, other]);
     });
 }
@@ -262,9 +262,9 @@ fn a_lie_about_the_whole_is_found() {
         entries: row.entries + 1,
         ..row
     };
-    is_found("state.1", OTHER, lies.fold(&none, entries));
+    is_found("state.2", OTHER, lies.fold(&none, entries));
     let head = |row: StateRow| StateRow { head: None, ..row };
-    is_found("state.1", OTHER, lies.fold(&none, head));
+    is_found("state.2", OTHER, lies.fold(&none, head));
     let truth = lies.fold(&none, |row| row);
     assert!(matches!(truth, AuditedIndex::Matches { .. }), "{truth:?}");
 }

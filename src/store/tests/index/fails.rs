@@ -93,9 +93,14 @@ fn what_needs_a_lost_index_is_refused_and_the_rest_goes_on() {
         model.append(&store, one("touched", "goes on"));
         let view = store.view();
         assert_eq!(view.size(&id("touched")).unwrap(), Some(32));
-        let newest = view.page(&id("touched"), 30, 0, None).unwrap();
+        let newest = view
+            .page(&id("touched"), 30, &PageLimits::default(), None)
+            .unwrap();
         assert_eq!(newest.entries.len(), 2);
-        assert!(view.page(&id("touched"), 29, 0, None).is_err());
+        assert!(
+            view.page(&id("touched"), 29, &PageLimits::default(), None)
+                .is_err()
+        );
         for refused in [
             one("other", "is not in the tail"),
             one("unknown", "may be in the index"),

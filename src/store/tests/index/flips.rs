@@ -103,7 +103,12 @@ fn reads_right(case: &Case, view: &View, damaged: bool) {
             Err(error) => assert!(allowed(&error), "{error}"),
         }
         for stored in stored.chunks(7) {
-            match view.page(id, stored[0].sequence - 1, stored.len(), None) {
+            match view.page(
+                id,
+                stored[0].sequence - 1,
+                &PageLimits::entries(stored.len()),
+                None,
+            ) {
                 Ok(page) => assert_eq!(page.entries, stored),
                 Err(error) => assert!(allowed(&error), "{error}"),
             }

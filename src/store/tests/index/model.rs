@@ -167,7 +167,12 @@ impl Model {
         assert_eq!(view.size(&nobody).unwrap(), None);
         assert_eq!(view.signed_size(&nobody).unwrap(), None);
         assert!(view.context(&nobody).unwrap().is_none());
-        assert!(view.page(&nobody, 0, 0, None).unwrap().entries.is_empty());
+        assert!(
+            view.page(&nobody, 0, &PageLimits::default(), None)
+                .unwrap()
+                .entries
+                .is_empty()
+        );
     }
 
     fn compare_names(&self, view: &View) {
@@ -283,7 +288,7 @@ fn compare_entries(view: &View, id: &ContextId, context: &Context) {
     assert_eq!(view.size(id).unwrap(), Some(context.size()));
     let mut after = 0;
     loop {
-        let page = view.page(id, after, 0, None).unwrap();
+        let page = view.page(id, after, &PageLimits::default(), None).unwrap();
         assert_eq!(page.size, context.size());
         for entry in &page.entries {
             after += 1;
@@ -323,7 +328,9 @@ fn compare_filtered(view: &View, id: &ContextId, context: &Context) {
             .collect();
         for after in places(context.size()) {
             let limit = 5;
-            let page = view.page(id, after, limit, Some(key)).unwrap();
+            let page = view
+                .page(id, after, &PageLimits::entries(limit), Some(key))
+                .unwrap();
             let got: Vec<u64> = page.entries.iter().map(|entry| entry.sequence).collect();
             let rest = all.iter().copied().filter(|sequence| *sequence > after);
             assert_eq!(got, rest.take(limit).collect::<Vec<_>>(), "{key} {after}");
