@@ -46,3 +46,6 @@ pub mod store;
 #[cfg(feature = "store")]
 pub mod sync;
 pub mod tree;
+
+#[cfg(feature = "node")]
+pub use rpc::client;

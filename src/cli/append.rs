@@ -2,26 +2,32 @@
 //!
 //! Many: a parser thread makes the next batch while the store makes the one
 //! before it durable. Batches are stored strictly one after the other, so that
-//! what is stored is always the beginning of the input.
+//! what is stored is always the beginning of the input. Through a server each
+//! line is an append of its own (`server`).
 
 use std::fs;
 use std::io::{self, BufReader, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::data::{DataDir, options};
 use super::error::CliError;
 use super::ndjson::{BadLine, Batch, Batches};
 use super::output::{Out, escape, seconds};
 use super::progress;
+use super::remote::{ServerArguments, Target};
+use crate::client::Client;
 use crate::entry::{ContextId, Draft, Metadata};
+use crate::hash::Hash;
 use crate::limits::{NDJSON_BATCH_LINES_MAX, PAYLOAD_BYTES_MAX};
 use crate::store::{AppendError, Appended, Store, StoreError};
+
+mod server;
 
 /// Batches that may wait between the parser and the store.
 const BATCHES_WAITING: usize = 2;
@@ -54,6 +60,8 @@ pub(super) struct AppendArguments {
     /// Print one JSON object: `entries`, `last_sequence`, `seconds`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
 }
 
 #[derive(Serialize)]
@@ -63,7 +71,7 @@ struct AppendJson {
     seconds: f64,
 }
 
-pub(super) fn run(data: &DataDir, arguments: &AppendArguments) -> Result<(), CliError> {
+pub(super) fn run(target: &Target, arguments: &AppendArguments) -> Result<(), CliError> {
     let context = match &arguments.context {
         Some(name) => Some(
             ContextId::new(name).map_err(|error| CliError::usage(error).context("--context"))?,
@@ -71,12 +79,12 @@ pub(super) fn run(data: &DataDir, arguments: &AppendArguments) -> Result<(), Cli
         None => None,
     };
     if let Some(path) = &arguments.ndjson {
-        return append_many(data, path, context, arguments.json);
+        return append_many(target, path, context, arguments.json);
     }
     // clap requires both without --ndjson.
     let context = context.ok_or_else(|| CliError::usage("--context is missing"))?;
     let draft = draft(arguments.key.as_deref().unwrap_or_default(), arguments)?;
-    append_one(data, &context, draft, arguments.json)
+    append_one(target, &context, draft, arguments.json)
 }
 
 fn draft(key: &str, arguments: &AppendArguments) -> Result<Draft, CliError> {
@@ -119,42 +127,71 @@ fn read_payload(reader: impl Read) -> Result<Vec<u8>, CliError> {
     Ok(payload)
 }
 
+/// What one append is told of its entry.
+struct Placed {
+    sequence: u64,
+    id: Hash,
+    /// Not known of a server: it answers as it did the first time.
+    stored_before: bool,
+}
+
 fn append_one(
-    data: &DataDir,
+    target: &Target,
     context: &ContextId,
     draft: Draft,
     json: bool,
 ) -> Result<(), CliError> {
     let start = Instant::now();
+    let placed = match target {
+        Target::Directory(data) => append_to_directory(data, context, draft)?,
+        Target::Server(remote) => {
+            remote.run(async |client: Client| server::append_one(&client, context, draft).await)?
+        }
+    };
+    let mut out = Out::new();
+    if json {
+        out.json(&AppendJson {
+            entries: 1,
+            last_sequence: placed.sequence,
+            seconds: seconds(start.elapsed()),
+        })?;
+    } else {
+        let before = if placed.stored_before {
+            " (stored before)"
+        } else {
+            ""
+        };
+        let Placed { sequence, id, .. } = placed;
+        let context = escape(context.as_str());
+        out.line(format_args!("{context} {sequence} {id}{before}"))?;
+    }
+    out.flush()
+}
+
+fn append_to_directory(
+    data: &DataDir,
+    context: &ContextId,
+    draft: Draft,
+) -> Result<Placed, CliError> {
     let store = data.open(options())?;
     let appended = store.append(vec![(context.clone(), draft)]);
     let closed = store.close();
     let appended = appended?;
     closed?;
-    let last = appended.last();
-    let mut out = Out::new();
-    if json {
-        out.json(&AppendJson {
-            entries: appended.len() as u64,
-            last_sequence: last.map_or(0, |appended| appended.sequence),
-            seconds: seconds(start.elapsed()),
-        })?;
-    } else if let Some(Appended {
+    let Some(Appended {
         sequence,
         id,
         stored_before,
         ..
-    }) = last
-    {
-        let before = if *stored_before {
-            " (stored before)"
-        } else {
-            ""
-        };
-        let context = escape(context.as_str());
-        out.line(format_args!("{context} {sequence} {id}{before}"))?;
-    }
-    out.flush()
+    }) = appended.into_iter().next()
+    else {
+        return Err(CliError::could_not("the store did not say where it is"));
+    };
+    Ok(Placed {
+        sequence,
+        id,
+        stored_before,
+    })
 }
 
 /// What has been stored of an input.
@@ -166,7 +203,7 @@ struct Stored {
 }
 
 fn append_many(
-    data: &DataDir,
+    target: &Target,
     path: &Path,
     context: Option<ContextId>,
     json: bool,
@@ -183,16 +220,13 @@ fn append_many(
         (Box::new(file), bytes)
     };
     let start = Instant::now();
-    let store = data.open(options())?;
-    let mut stored = Stored::default();
-    let outcome = pump(&store, input, context, input_bytes, &mut stored);
-    let closed = store.close();
-    outcome?;
-    closed.map_err(|error| {
-        // Acknowledged is durable, whatever happens at the end.
-        let what = format!("all {} lines are stored, but closing failed", stored.lines);
-        CliError::from(error).context(what)
-    })?;
+    let stored = match target {
+        Target::Directory(data) => append_many_to_directory(data, input, context, input_bytes)?,
+        Target::Server(remote) => remote.run(async |client: Client| {
+            let batches = read_batches(input, context)?;
+            server::append_many(client, batches, input_bytes).await
+        })?,
+    };
     let seconds = seconds(start.elapsed());
     let mut out = Out::new();
     if json {
@@ -214,28 +248,57 @@ fn append_many(
     out.flush()
 }
 
-/// Parser thread to store, batch by batch.
-fn pump(
-    store: &Store,
+fn append_many_to_directory(
+    data: &DataDir,
     input: Box<dyn Read + Send>,
     context: Option<ContextId>,
     input_bytes: Option<u64>,
-    stored: &mut Stored,
-) -> Result<(), CliError> {
-    let (sender, receiver) = sync_channel::<Result<Batch, BadLine>>(BATCHES_WAITING);
+) -> Result<Stored, CliError> {
+    let store = data.open(options())?;
+    let mut stored = Stored::default();
+    let outcome = read_batches(input, context)
+        .and_then(|batches| pump(&store, batches, input_bytes, &mut stored));
+    let closed = store.close();
+    outcome?;
+    closed.map_err(|error| {
+        // Acknowledged is durable, whatever happens at the end.
+        let what = format!("all {} lines are stored, but closing failed", stored.lines);
+        CliError::from(error).context(what)
+    })?;
+    Ok(stored)
+}
+
+/// Batches of an input, parsed in a thread of their own.
+type Parsed = Receiver<Result<Batch, BadLine>>;
+
+fn read_batches(
+    input: Box<dyn Read + Send>,
+    context: Option<ContextId>,
+) -> Result<Parsed, CliError> {
+    let (sender, receiver) = channel(BATCHES_WAITING);
     // Not joined: it may be waiting for input that nobody needs any more.
     let _parser = thread::Builder::new()
         .name("ndjson".into())
         .spawn(move || {
             for batch in Batches::new(BufReader::with_capacity(1 << 20, input), context) {
-                if sender.send(batch).is_err() {
+                if sender.blocking_send(batch).is_err() {
                     return;
                 }
             }
         })
         .map_err(|error| CliError::could_not(error).context("could not start a thread"))?;
+    Ok(receiver)
+}
+
+/// Parser thread to store, batch by batch.
+fn pump(
+    store: &Store,
+    mut batches: Parsed,
+    input_bytes: Option<u64>,
+    stored: &mut Stored,
+) -> Result<(), CliError> {
     let bar = progress::bar(input_bytes);
-    let outcome = receiver.iter().try_for_each(|batch| {
+    let outcome = std::iter::from_fn(|| batches.blocking_recv()).try_for_each(|batch| {
         let batch = batch.map_err(|bad| {
             let what = format!("line {}", bad.line);
             not_stored(bad.error, &what, bad.first_line, stored.lines)

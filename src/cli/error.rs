@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use super::output::escape;
+use crate::client::{ClientError, Code};
 use crate::node::{CatchUpError, EndpointError};
 use crate::store::{AppendError, StoreError};
 use crate::sync::{LocalFault, PeerFault, SyncError};
@@ -106,7 +107,8 @@ impl From<StoreError> for CliError {
         }
         let hint = match &error {
             StoreError::Locked => {
-                "Stop the process that has it open (`serve`, `append`), or wait for it."
+                "If a `serve --grpc` has it open, give its URL with --server instead of --data. \
+                 Otherwise stop the process that has it open (`serve`, `append`), or wait for it."
             }
             StoreError::NotAStore => "Make one with `init`, or check --data.",
             StoreError::AlreadyAStore => "Use it as it is, or give another directory with --data.",
@@ -143,6 +145,40 @@ impl From<AppendError> for CliError {
             | AppendError::RequestIdReused { .. }
             | AppendError::TooLarge { .. } => Self::usage(error),
         }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            ClientError::Options { .. } => Self::usage(&error).context("--server"),
+            ClientError::Connect { .. } => Self::could_not(&error)
+                .hint("Is `serve --grpc` running there, and is the URL given with --server its?"),
+            ClientError::Status { code, .. } => Self::of_status(*code, &error),
+            _ if error.is_verification_failure() => Self::verification(&error)
+                .hint("Nothing of it was printed. Run `audit` where the store is."),
+            _ => Self::could_not(error),
+        }
+    }
+}
+
+impl CliError {
+    /// What a server refused.
+    fn of_status(code: Code, error: &ClientError) -> Self {
+        let hint = match code {
+            Code::DataLoss => {
+                return Self::verification(error).hint("Run `audit` where the store is.");
+            }
+            Code::InvalidArgument | Code::AlreadyExists => return Self::usage(error),
+            Code::NotFound => "`contexts` lists them.",
+            Code::Unauthenticated => {
+                "Give a file with a token that this server knows: --token-file."
+            }
+            Code::PermissionDenied => "Give a file with a token that may write: --token-file.",
+            Code::Unimplemented => "This server is another one, or of another version.",
+            _ => return Self::could_not(error),
+        };
+        Self::could_not(error).hint(hint)
     }
 }
 

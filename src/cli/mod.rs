@@ -19,18 +19,21 @@ mod output;
 mod progress;
 mod read;
 mod rebuild;
+mod remote;
 mod serve;
+mod show;
 mod stats;
+mod watch;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use data::DataDir;
 use error::CliError;
+use remote::{ServerArguments, Target};
 
 /// Environment variable that sets what is logged.
 const LOG_ENV: &str = "CONVERGE_LEDGER_LOG";
@@ -64,6 +67,8 @@ enum Command {
     Append(append::AppendArguments),
     /// Print entries of a context
     Get(read::GetArguments),
+    /// Print entries of a server's context as they become durable
+    Watch(watch::WatchArguments),
     /// List contexts with their sizes and roots
     Contexts(read::ContextsArguments),
     /// Print the newest signed head
@@ -93,19 +98,34 @@ impl Command {
         }
     }
 
-    fn run(self, data: &DataDir) -> Result<(), CliError> {
+    /// How to reach a server, of commands that can work through one.
+    const fn server(&self) -> Option<&ServerArguments> {
         match self {
-            Self::Init(arguments) => init::run(data, arguments),
-            Self::Append(arguments) => append::run(data, &arguments),
-            Self::Get(arguments) => read::get(data, &arguments),
-            Self::Contexts(arguments) => read::contexts(data, &arguments),
-            Self::Head(arguments) => read::head(data, &arguments),
-            Self::Keys(arguments) => keys::run(data, &arguments),
-            Self::Serve(arguments) => serve::run(data, arguments),
-            Self::Mirror(arguments) => mirror::run(data, &arguments),
-            Self::Audit(arguments) => audit::run(data, &arguments),
-            Self::Stats(arguments) => stats::run(data, &arguments),
-            Self::RebuildIndex(arguments) => rebuild::run(data, &arguments),
+            Self::Append(arguments) => Some(&arguments.server),
+            Self::Get(arguments) => Some(&arguments.server),
+            Self::Watch(arguments) => Some(&arguments.server),
+            Self::Contexts(arguments) => Some(&arguments.server),
+            _ => None,
+        }
+    }
+
+    fn run(self, target: &Target) -> Result<(), CliError> {
+        if let Some(server) = self.server() {
+            server.check_unused(target)?;
+        }
+        match self {
+            Self::Init(arguments) => init::run(target.directory()?, arguments),
+            Self::Append(arguments) => append::run(target, &arguments),
+            Self::Get(arguments) => read::get(target, &arguments),
+            Self::Watch(arguments) => watch::run(target, &arguments),
+            Self::Contexts(arguments) => read::contexts(target, &arguments),
+            Self::Head(arguments) => read::head(target.directory()?, &arguments),
+            Self::Keys(arguments) => keys::run(target.directory()?, &arguments),
+            Self::Serve(arguments) => serve::run(target.directory()?, arguments),
+            Self::Mirror(arguments) => mirror::run(target.directory()?, &arguments),
+            Self::Audit(arguments) => audit::run(target.directory()?, &arguments),
+            Self::Stats(arguments) => stats::run(target.directory()?, &arguments),
+            Self::RebuildIndex(arguments) => rebuild::run(target.directory()?, &arguments),
         }
     }
 }
@@ -113,8 +133,13 @@ impl Command {
 /// Parses the process's arguments, runs the command and reports.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    // What was given how is known only of the matches.
+    let parsed = Arguments::command().try_get_matches().and_then(|matches| {
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        Ok((arguments, matches))
+    });
+    let (arguments, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are "errors" that go to stdout with status 0.
             // A closed pipe is all that can go wrong here.
@@ -122,9 +147,10 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::USAGE));
         }
     };
-    start_log(arguments.command.log_level());
-    let outcome = DataDir::new(arguments.data).and_then(|data| arguments.command.run(&data));
-    match outcome {
+    let Arguments { data, command } = arguments;
+    start_log(command.log_level());
+    let target = Target::choose(data, command.server(), &matches);
+    match target.and_then(|target| command.run(&target)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
@@ -143,10 +169,10 @@ fn start_log(default_level: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn the_argument_tree_is_sound() {
-        super::Arguments::command().debug_assert();
+        Arguments::command().debug_assert();
     }
 }

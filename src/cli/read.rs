@@ -1,18 +1,16 @@
 //! `get`, `contexts`, `head`: reading. Entries come page by page, so memory
 //! does not grow with a context.
 
-use std::fmt;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use serde::Serialize as DeriveSerialize;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serialize;
 
 use super::data::DataDir;
 use super::error::CliError;
 use super::output::{Out, escape};
-use crate::entry::{ContextId, Entry, Metadata};
+use super::remote::{ServerArguments, Target};
+use super::show::{self, Text};
+use crate::client::{Client, PageQuery};
+use crate::entry::ContextId;
 use crate::store::{PageLimits, StoreRole};
 
 /// Contexts asked for at a time.
@@ -35,6 +33,8 @@ pub(super) struct GetArguments {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +42,8 @@ pub(super) struct ContextsArguments {
     /// Print one JSON object a line: `context`, `size`, `root`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
 }
 
 #[derive(Debug, Args)]
@@ -51,66 +53,7 @@ pub(super) struct HeadArguments {
     json: bool,
 }
 
-/// A value printed by its `Display` as a JSON string.
-struct Text<T>(T);
-
-impl<T: fmt::Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-struct MetadataJson<'a>(&'a Metadata);
-
-impl Serialize for MetadataJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pairs = self.0.as_ref();
-        let mut map = serializer.serialize_map(Some(pairs.len()))?;
-        for (key, value) in pairs.iter() {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
-}
-
-#[derive(DeriveSerialize)]
-struct EntryJson<'a> {
-    sequence: u64,
-    id: Text<crate::hash::Hash>,
-    key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_base64: Option<String>,
-    metadata: MetadataJson<'a>,
-    lamport: u64,
-    appended_at_ns: u64,
-}
-
-impl<'a> EntryJson<'a> {
-    fn new(entry: &'a Entry) -> Self {
-        let payload = std::str::from_utf8(&entry.payload).ok();
-        Self {
-            sequence: entry.sequence,
-            id: Text(entry.id),
-            key: &entry.key,
-            payload,
-            payload_base64: payload.is_none().then(|| STANDARD.encode(&entry.payload)),
-            metadata: MetadataJson(&entry.metadata),
-            lamport: entry.lamport,
-            appended_at_ns: entry.appended_at_ns,
-        }
-    }
-}
-
-#[derive(DeriveSerialize)]
-struct ContextJson<'a> {
-    context: &'a str,
-    size: u64,
-    root: Text<crate::hash::Hash>,
-}
-
-#[derive(DeriveSerialize)]
+#[derive(Serialize)]
 struct HeadJson<'a> {
     origin: &'a str,
     term: u64,
@@ -122,12 +65,28 @@ struct HeadJson<'a> {
     note: &'a str,
 }
 
-pub(super) fn get(data: &DataDir, arguments: &GetArguments) -> Result<(), CliError> {
+pub(super) fn get(target: &Target, arguments: &GetArguments) -> Result<(), CliError> {
     let context = ContextId::new(&arguments.context)
         .map_err(|error| CliError::usage(error).context("--context"))?;
+    if arguments.key.as_deref() == Some("") {
+        return Err(CliError::usage("--key must not be empty"));
+    }
+    match target {
+        Target::Directory(data) => get_from_directory(data, &context, arguments),
+        Target::Server(remote) => remote
+            .run(async |client| get_from_server(&client, &context, arguments).await)
+            .map_err(|error| error.context(escape(context.as_str()))),
+    }
+}
+
+fn get_from_directory(
+    data: &DataDir,
+    context: &ContextId,
+    arguments: &GetArguments,
+) -> Result<(), CliError> {
     let view = data.open_view()?;
     if view
-        .size(&context)
+        .size(context)
         .map_err(|error| data.named(error))?
         .is_none()
     {
@@ -146,17 +105,13 @@ pub(super) fn get(data: &DataDir, arguments: &GetArguments) -> Result<(), CliErr
             .limit
             .map_or(0, |_| usize::try_from(left).unwrap_or(0));
         let page = view.page(
-            &context,
+            context,
             after,
             &PageLimits::entries(wanted),
             arguments.key.as_deref(),
         )?;
         for entry in &page.entries {
-            if arguments.json {
-                out.json(&EntryJson::new(entry))?;
-            } else {
-                out.line(Shown(entry))?;
-            }
+            show::entry(&mut out, entry, arguments.json)?;
         }
         left = left.saturating_sub(page.entries.len() as u64);
         after = page.next_after;
@@ -167,45 +122,74 @@ pub(super) fn get(data: &DataDir, arguments: &GetArguments) -> Result<(), CliErr
     out.flush()
 }
 
-/// An entry for people: sequence, key, payload, nothing that moves a cursor.
-struct Shown<'a>(&'a Entry);
+async fn get_from_server(
+    client: &Client,
+    context: &ContextId,
+    arguments: &GetArguments,
+) -> Result<(), CliError> {
+    let mut out = Out::new();
+    let mut left = arguments.limit.unwrap_or(u64::MAX);
+    let mut query = PageQuery {
+        key: arguments.key.clone().unwrap_or_default(),
+        after: arguments.after,
+        limit: 0,
+    };
+    while left > 0 {
+        // 0 asks for as much as fits a reply.
+        query.limit = match arguments.limit {
+            Some(_) => u32::try_from(left).unwrap_or(u32::MAX),
+            None => 0,
+        };
+        let page = client.get(context, &query).await?;
+        for entry in &page.entries {
+            show::entry(&mut out, entry, arguments.json)?;
+        }
+        left = left.saturating_sub(page.entries.len() as u64);
+        match page.next_after {
+            Some(next) => query.after = next,
+            None => break,
+        }
+    }
+    out.flush()
+}
 
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Entry { sequence, key, .. } = self.0;
-        write!(f, "{sequence}\t{}\t", escape(key))?;
-        match std::str::from_utf8(&self.0.payload) {
-            Ok(payload) => f.write_str(&escape(payload)),
-            Err(_) => write!(f, "({} bytes that are not text)", self.0.payload.len()),
+pub(super) fn contexts(target: &Target, arguments: &ContextsArguments) -> Result<(), CliError> {
+    let json = arguments.json;
+    match target {
+        Target::Directory(data) => contexts_of_directory(data, json),
+        Target::Server(remote) => {
+            remote.run(async |client| contexts_of_server(&client, json).await)
         }
     }
 }
 
-pub(super) fn contexts(data: &DataDir, arguments: &ContextsArguments) -> Result<(), CliError> {
+fn contexts_of_directory(data: &DataDir, json: bool) -> Result<(), CliError> {
     let view = data.open_view()?;
     let mut out = Out::new();
     let mut after: Option<ContextId> = None;
     loop {
         let page = view.contexts(after.as_ref(), CONTEXTS_PAGE)?;
         for context in &page {
-            if arguments.json {
-                out.json(&ContextJson {
-                    context: context.id.as_str(),
-                    size: context.size,
-                    root: Text(context.root),
-                })?;
-            } else {
-                out.line(format_args!(
-                    "{:>10}  {}  {}",
-                    context.size,
-                    context.root,
-                    escape(context.id.as_str())
-                ))?;
-            }
+            show::context(&mut out, &context.id, context.size, context.root, json)?;
         }
         match page.last() {
             Some(last) if page.len() == CONTEXTS_PAGE => after = Some(last.id.clone()),
             _ => return out.flush(),
+        }
+    }
+}
+
+async fn contexts_of_server(client: &Client, json: bool) -> Result<(), CliError> {
+    let mut out = Out::new();
+    let mut after: Option<ContextId> = None;
+    loop {
+        let page = client.contexts(after.as_ref(), 0).await?;
+        for context in &page.contexts {
+            show::context(&mut out, &context.id, context.size, context.root, json)?;
+        }
+        match page.next_after {
+            Some(next) => after = Some(next),
+            None => return out.flush(),
         }
     }
 }
