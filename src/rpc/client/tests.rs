@@ -71,6 +71,8 @@ struct Script {
     gets: Vec<GetRequest>,
     watches: VecDeque<Result<Events, Status>>,
     watched: Vec<WatchRequest>,
+    /// If there is any: what every watch sends one entry of, before it breaks.
+    history: Vec<proto::Entry>,
     authorizations: Vec<String>,
     /// Nothing is ever answered.
     silent: bool,
@@ -184,7 +186,13 @@ impl ContextService for Scripted {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Stream>, Status> {
         let events = self.see(|script| {
-            script.watched.push(request.into_inner());
+            let request = request.into_inner();
+            let from = request.from_sequence;
+            script.watched.push(request);
+            if let Some(next) = script.history.iter().find(|entry| entry.sequence > from) {
+                let broken = Err(Status::unavailable("one at a time"));
+                return Ok(vec![Some(Ok(next.clone())), Some(broken)]);
+            }
             script
                 .watches
                 .pop_front()
