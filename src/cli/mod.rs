@@ -11,6 +11,7 @@ mod append;
 mod audit;
 mod data;
 mod error;
+mod grpc;
 mod init;
 mod keys;
 mod mirror;
@@ -75,7 +76,7 @@ enum Command {
     Head(read::HeadArguments),
     /// Print the origin's public key and this node's public key
     Keys(keys::KeysArguments),
-    /// Serve the store to mirrors over QUIC until SIGTERM or SIGINT
+    /// Serve the store over gRPC, and to mirrors over QUIC, until SIGTERM or SIGINT
     Serve(serve::ServeArguments),
     /// Pull from a source, verifying every byte before it is stored
     Mirror(mirror::MirrorArguments),

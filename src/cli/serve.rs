@@ -1,4 +1,5 @@
-//! `serve`: answer mirrors over QUIC until told to stop.
+//! `serve`: answer the engine over gRPC and mirrors over QUIC until told to
+//! stop.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,12 +10,15 @@ use std::time::Duration;
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::data::{DataDir, options};
 use super::error::CliError;
+use super::grpc::GrpcArguments;
 use super::output::Out;
 use crate::node::tls::ALLOWED_NODES_MAX;
 use crate::node::{self, NodeId, NodeKey, ServeLimits};
+use crate::rpc;
 use crate::store::Store;
 
 /// A head is published this long after the one before it, if anything changed.
@@ -30,15 +34,25 @@ const ALLOW_FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
-    /// Address and UDP port to listen on; port 0 takes a free one
+    /// Address and UDP port to serve mirrors on over QUIC; port 0 takes a free
+    /// one. Without it there is only gRPC
     #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     /// Node key that may connect, may be repeated
-    #[arg(long, value_name = "NODEKEY", value_parser = parse_node)]
+    #[arg(long, value_name = "NODEKEY", value_parser = parse_node, requires = "listen")]
     allow: Vec<NodeId>,
     /// File of node keys that may connect, one a line; # begins a comment
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "listen")]
     allow_file: Option<PathBuf>,
+    #[command(flatten)]
+    grpc: GrpcArguments,
+}
+
+/// What is to be served over QUIC: where, as whom, to whom.
+struct Quic {
+    address: SocketAddr,
+    key: NodeKey,
+    allowed: BTreeSet<NodeId>,
 }
 
 /// A node key from the command line.
@@ -48,6 +62,10 @@ pub(super) fn parse_node(text: &str) -> Result<NodeId, String> {
 }
 
 pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliError> {
+    if arguments.listen.is_none() && arguments.grpc.no_grpc {
+        return Err(CliError::usage("nothing is to be served")
+            .hint("Give --listen ADDR to serve mirrors, or leave --no-grpc out."));
+    }
     let mut allowed: BTreeSet<NodeId> = arguments.allow.into_iter().collect();
     if let Some(path) = &arguments.allow_file {
         allowed.extend(read_allow_file(path)?);
@@ -58,18 +76,31 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
             allowed.len()
         )));
     }
-    if allowed.is_empty() {
-        tracing::warn!("no node key is allowed: nobody may connect (--allow, --allow-file)");
-    }
-    let key = data.node_key(false)?;
+    let quic = match arguments.listen {
+        None => None,
+        Some(address) => {
+            if allowed.is_empty() {
+                tracing::warn!("no node key is allowed: nobody may mirror (--allow, --allow-file)");
+            }
+            let key = data.node_key(false)?;
+            Some(Quic {
+                address,
+                key,
+                allowed,
+            })
+        }
+    };
+    // Before the store is opened, which may take long.
+    let grpc = arguments.grpc.bind()?;
     let mut options = options();
     options.head_every = Some(HEAD_EVERY);
     options.heartbeat_every = Some(HEARTBEAT_EVERY);
+    options.listener = grpc.as_ref().map(rpc::Server::listener);
     let store = data.open(options)?;
     let outcome = Runtime::new()
         .map_err(|error| CliError::could_not(error).context("could not start the runtime"))
         .and_then(|runtime| {
-            let outcome = runtime.block_on(serve(arguments.listen, &key, allowed, &store));
+            let outcome = runtime.block_on(serve(quic, grpc, &store));
             runtime.shutdown_timeout(READS_END);
             outcome
         });
@@ -80,24 +111,19 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
 }
 
 async fn serve(
-    address: SocketAddr,
-    key: &NodeKey,
-    allowed: BTreeSet<NodeId>,
+    quic: Option<Quic>,
+    grpc: Option<rpc::Server>,
     store: &Store,
 ) -> Result<(), CliError> {
     let signals = |error| CliError::could_not(error).context("could not wait for signals");
     // Before anybody is told that this is running.
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let endpoint = node::listen(address, key, allowed)?;
-    let address = endpoint
-        .local_addr()
-        .map_err(|error| CliError::could_not(error).context("could not tell the address"))?;
-    {
-        let mut out = Out::new();
-        out.line(format_args!("quic listening on {address}"))?;
-        out.flush()?;
-    }
+    let endpoint = match &quic {
+        None => None,
+        Some(quic) => Some(node::listen(quic.address, &quic.key, quic.allowed.clone())?),
+    };
+    tell(endpoint.as_ref(), grpc.as_ref())?;
     let stop = async {
         let mut health = tokio::time::interval(HEALTH_EVERY);
         loop {
@@ -108,9 +134,48 @@ async fn serve(
             }
         }
     };
-    let ledger = Arc::new(store.view().clone());
-    node::serve(endpoint, ledger, ServeLimits::default(), stop).await;
-    Ok(())
+    // One end of either is the end of both.
+    let (stopping, _) = watch::channel(false);
+    let stopped = || {
+        let mut stopping = stopping.subscribe();
+        async move { _ = stopping.wait_for(|stop| *stop).await }
+    };
+    let quic = async {
+        if let Some(endpoint) = endpoint {
+            let ledger = Arc::new(store.view().clone());
+            node::serve(endpoint, ledger, ServeLimits::default(), stopped()).await;
+        }
+    };
+    let grpc = async {
+        let Some(server) = grpc else { return Ok(()) };
+        let outcome = server.run(store.clone(), stopped()).await;
+        stopping.send_replace(true);
+        outcome
+    };
+    let mut both = std::pin::pin!(async { tokio::join!(quic, grpc).1 });
+    let outcome = tokio::select! {
+        outcome = &mut both => outcome,
+        () = stop => {
+            stopping.send_replace(true);
+            both.await
+        }
+    };
+    outcome.map_err(CliError::could_not)
+}
+
+/// Says where it listens, in one piece: a script may read one line only.
+fn tell(quic: Option<&quinn::Endpoint>, grpc: Option<&rpc::Server>) -> Result<(), CliError> {
+    let mut out = Out::new();
+    if let Some(endpoint) = quic {
+        let address = endpoint
+            .local_addr()
+            .map_err(|error| CliError::could_not(error).context("could not tell the address"))?;
+        out.line(format_args!("quic listening on {address}"))?;
+    }
+    if let Some(server) = grpc {
+        out.line(format_args!("grpc listening on {}", server.local_addr()))?;
+    }
+    out.flush()
 }
 
 fn read_allow_file(path: &Path) -> Result<Vec<NodeId>, CliError> {

@@ -1,7 +1,49 @@
 //! Layer 4. The engine's API: the store over gRPC.
 //!
+//! ```text
+//! listen -> transport -> guard -> service, inspect -> store
+//!                                      ^ hub <---------- listener
+//! ```
+//!
 //! * `proto`: messages and services, generated from `spec/proto`;
-//! * `client`: the calls, as a program in Rust makes them.
+//! * `config`: every bound, and what it is worth in memory;
+//! * `server`: binding, running, health, shutdown;
+//! * `listen`, `tls`: connections;
+//! * `guard`, `method`, `tokens`, `request`, `reply`: what every call passes;
+//! * `service`, `inspect`, `convert`: the calls;
+//! * `watch`, `hub`, `pages`: entries as they become durable;
+//! * `reads`: blocking reads on bounded threads;
+//! * `status`: the one table from errors to codes;
+//! * `client`: the calls, as a program in Rust makes them; names nothing of the
+//!   server.
+//!
+//! No policy here: who may connect and what is stored is decided by the caller.
+//! Neither payloads nor metadata values nor tokens are ever logged.
 
 pub mod client;
+pub mod config;
+mod convert;
+mod guard;
+mod hub;
+mod inspect;
+mod listen;
+mod method;
+mod pages;
+mod private;
 pub mod proto;
+mod reads;
+mod reply;
+mod request;
+mod server;
+mod service;
+pub mod status;
+mod tls;
+mod tokens;
+mod watch;
+
+pub use config::{ConfigError, RpcConfig};
+pub use private::FileError;
+pub use server::{BindError, RunError, Server};
+pub use status::RpcError;
+pub use tls::{TlsError, TlsFiles};
+pub use tokens::{TokenError, Tokens};

@@ -238,7 +238,12 @@ fn usage_errors_have_status_2_and_help_has_0() {
             "f",
         ],
         &["append", "--ndjson", "-", "--key", "k"],
-        &["serve"],
+        &["serve", "--no-grpc"],
+        &["serve", "--no-grpc", "--grpc", "127.0.0.1:0"],
+        &["serve", "--allow-file", "f"],
+        &["serve", "--grpc", "0.0.0.0:0"],
+        &["serve", "--grpc-cert", "f"],
+        &["serve", "--snapshot-bytes-max", "1"],
         &["serve", "--listen", "127.0.0.1:0", "--allow", "ABC"],
         &["init", "--name", "a", "--mirror", "b"],
     ];

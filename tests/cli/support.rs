@@ -82,6 +82,8 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_converge-ledger"));
     command.env_remove("CONVERGE_LEDGER_DATA");
     command.env_remove("CONVERGE_LEDGER_LOG");
+    // Tests run side by side.
+    command.env("GRPC_PORT", "0");
     command
 }
 
@@ -190,6 +192,7 @@ impl Place {
 pub(crate) struct Server {
     child: Killed,
     pub(crate) address: String,
+    pub(crate) grpc: String,
 }
 
 impl Server {
@@ -205,13 +208,25 @@ impl Server {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             let mut line = String::new();
-            let _ = stdout.read_line(&mut line);
-            let _ = sender.send(line);
+            while stdout.read_line(&mut line).is_ok_and(|read| read > 0) {
+                let _ = sender.send(std::mem::take(&mut line));
+            }
         });
-        let line = receiver.recv_timeout(DEADLINE).expect("it says so in time");
-        let address = line.trim_end().strip_prefix("quic listening on ");
-        let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { child, address }
+        // Every test has the gRPC line, which is the last one.
+        let (mut address, mut grpc) = (String::new(), String::new());
+        while grpc.is_empty() {
+            let line = receiver.recv_timeout(DEADLINE).expect("it says so in time");
+            match line.trim_end().split_once(" listening on ") {
+                Some(("quic", at)) => at.clone_into(&mut address),
+                Some(("grpc", at)) => at.clone_into(&mut grpc),
+                _ => panic!("{line:?}"),
+            }
+        }
+        Self {
+            child,
+            address,
+            grpc,
+        }
     }
 
     /// Sends a signal and waits for the end.

@@ -1,0 +1,165 @@
+//! Layer 4. The five calls of the engine's API over the store. Limits of
+//! messages, deadlines and tokens are the guard's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use prost::Message as _;
+use tokio::sync::{Semaphore, oneshot};
+use tonic::{Request, Response, Status};
+use tracing::Span;
+
+use super::config::{
+    GET_PAGE_BYTES_MAX, GET_REPLY_BYTES_MAX, HASH_INLINE_BYTES_MAX, READ_TIME_MAX, RpcConfig,
+};
+use super::convert;
+use super::hub::Hub;
+use super::proto::context::context_service_server::ContextService;
+use super::proto::context::{
+    AppendRequest, AppendResponse, GetRequest, GetResponse, LoadRequest, LoadResponse,
+    SnapshotRequest, SnapshotResponse, WatchRequest,
+};
+use super::reads::Reads;
+use super::reply::ReplyPermit;
+use super::status::RpcError;
+use super::watch::Watch;
+use crate::store::{PageLimits, Store, View};
+
+/// See the module.
+pub(super) struct Service {
+    store: Store,
+    reads: Reads,
+    hub: Hub,
+    /// Bytes of replies that are not sent yet.
+    replies: Arc<Semaphore>,
+}
+
+impl Service {
+    pub(super) fn new(store: Store, reads: Reads, hub: Hub, config: &RpcConfig) -> Self {
+        Self {
+            store,
+            reads,
+            hub,
+            replies: Arc::new(Semaphore::new(config.reply_bytes_max)),
+        }
+    }
+
+    /// Waits until there is room for a reply.
+    async fn room_for(&self, bytes: usize) -> Result<ReplyPermit, RpcError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.replies).acquire_many_owned(bytes).await;
+        room.map(ReplyPermit::new)
+            .map_err(|_| RpcError::Mistake("the room for replies is gone"))
+    }
+}
+
+/// Names the context in the log of the call.
+fn names(context_id: &str) {
+    Span::current().record("context", tracing::field::debug(context_id));
+}
+
+#[tonic::async_trait]
+impl ContextService for Service {
+    type WatchStream = Watch;
+
+    async fn append(
+        &self,
+        request: Request<AppendRequest>,
+    ) -> Result<Response<AppendResponse>, Status> {
+        let request = request.into_inner();
+        names(&request.context_id);
+        let id = convert::context_id(&request.context_id)?;
+        let (request, draft) = if request.payload.len() > HASH_INLINE_BYTES_MAX {
+            let drafting = tokio::task::spawn_blocking(move || {
+                let draft = convert::draft(&request);
+                (request, draft)
+            });
+            let mistake = |_| RpcError::Mistake("an entry was not made");
+            drafting.await.map_err(mistake)?
+        } else {
+            let draft = convert::draft(&request);
+            (request, draft)
+        };
+        let (sender, answer) = oneshot::channel();
+        self.store.submit(
+            vec![(id, draft?)],
+            false,
+            // Nobody listens if the caller is gone; it is stored all the same.
+            Box::new(move |outcome| _ = sender.send(outcome)),
+        );
+        let stored = answer.await.map_err(|_| RpcError::Unanswered)?;
+        let stored = stored.map_err(RpcError::Append)?;
+        let to = stored
+            .first()
+            .ok_or(RpcError::Mistake("an append has no place"))?;
+        Ok(Response::new(AppendResponse {
+            entry: Some(convert::appended(request, to)),
+        }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let request = request.into_inner();
+        names(&request.context_id);
+        let id = convert::context_id(&request.context_id)?;
+        let key = convert::wanted_key(request.key)?;
+        let after = request.after_sequence;
+        let limits = PageLimits {
+            entries: usize::try_from(request.limit).unwrap_or(usize::MAX),
+            bytes: GET_REPLY_BYTES_MAX,
+            until: Some(Instant::now() + READ_TIME_MAX),
+        };
+        // Set aside before anything is read, so that it bounds what is read.
+        let mut room = self.room_for(GET_PAGE_BYTES_MAX).await?;
+        let read = move |view: &View| view.page(&id, after, &limits, key.as_deref());
+        let page = self.reads.run(read).await?;
+        if page.size == 0 {
+            let id = request.context_id;
+            return Err(RpcError::NoContext { id }.into());
+        }
+        let mut reply = GetResponse {
+            entries: Vec::with_capacity(page.entries.len()),
+            latest_sequence: page.size,
+            next_after_sequence: page.next_after,
+        };
+        let mut bytes = 0usize;
+        for entry in page.entries {
+            let entry = convert::entry(entry);
+            // With its own tag and length.
+            bytes += entry.encoded_len() + 6;
+            if bytes > GET_REPLY_BYTES_MAX
+                && let Some(last) = reply.entries.last()
+            {
+                reply.next_after_sequence = last.sequence;
+                break;
+            }
+            reply.entries.push(entry);
+        }
+        room.shrink(bytes);
+        let mut reply = Response::new(reply);
+        reply.extensions_mut().insert(room);
+        Ok(reply)
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<SnapshotResponse>, Status> {
+        names(&request.into_inner().context_id);
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn load(&self, request: Request<LoadRequest>) -> Result<Response<LoadResponse>, Status> {
+        names(&request.into_inner().context_id);
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Watch>, Status> {
+        let request = request.into_inner();
+        names(&request.context_id);
+        let id = convert::context_id(&request.context_id)?;
+        let key = convert::wanted_key(request.key)?;
+        let seat = self.hub.seat(id);
+        let watch = Watch::new(seat, self.reads.clone(), key, request.from_sequence);
+        Ok(Response::new(watch))
+    }
+}

@@ -1,0 +1,183 @@
+//! Layer 4. What a caller is told when a call fails: one table from the crate's
+//! errors to gRPC codes. It names every variant, so that a new one has to be
+//! given its place.
+
+use tonic::{Code, Status};
+
+use super::config::GET_REPLY_BYTES_MAX;
+use crate::entry::EntryError;
+use crate::lamport::LamportError;
+use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::store::{AppendError, LoadError, StoreError};
+
+/// Why a call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RpcError {
+    /// An append stored nothing.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// A read failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An argument is outside its limits.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// An archive was not loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The context has no entry.
+    #[error("context {id:?} has no entry: check the name, or append to it first")]
+    NoContext {
+        /// Its name.
+        id: String,
+    },
+    /// A payload is larger than an entry's may be.
+    #[error(
+        "a payload of {bytes} bytes is too large: at most {PAYLOAD_BYTES_MAX} bytes are allowed; \
+         split it, or store it elsewhere and append its hash"
+    )]
+    PayloadTooLarge {
+        /// Bytes in it.
+        bytes: usize,
+    },
+    /// The archive of a context does not fit one message.
+    #[error(
+        "the snapshot of this context is larger than the {limit} bytes that one message may \
+         hold: read the entries with Get, at most {GET_REPLY_BYTES_MAX} bytes a page, or run \
+         `converge-ledger snapshot --data DIR` where the store is"
+    )]
+    SnapshotTooLarge {
+        /// Bytes of an archive in one message.
+        limit: usize,
+    },
+    /// The writer ended without an answer.
+    #[error(
+        "the server ended before it could answer: whether the entry was stored is unknown; \
+         append it again with the same request_id, which is safe"
+    )]
+    Unanswered,
+    /// Something that only a mistake in the server can cause.
+    #[error("the server made a mistake: {0}; please report it")]
+    Mistake(&'static str),
+}
+
+/// The answer to a failed call.
+#[must_use]
+pub fn status(error: &RpcError) -> Status {
+    let (code, hint) = match error {
+        RpcError::Append(error) => of_append(error),
+        RpcError::Store(error) => of_store(error),
+        RpcError::Entry(error) => of_entry(error),
+        RpcError::Load(error) => of_load(error),
+        RpcError::NoContext { .. } => (Code::NotFound, ""),
+        RpcError::PayloadTooLarge { .. } | RpcError::SnapshotTooLarge { .. } => {
+            (Code::ResourceExhausted, "")
+        }
+        RpcError::Unanswered => (Code::Unavailable, ""),
+        RpcError::Mistake(_) => (Code::Internal, ""),
+    };
+    Status::new(code, format!("{error}{hint}"))
+}
+
+impl From<RpcError> for Status {
+    fn from(error: RpcError) -> Self {
+        status(&error)
+    }
+}
+
+type Answer = (Code, &'static str);
+
+const OPERATOR: &str = "; the operator of this server has to look into it";
+const WRONG_SERVER: &str = "; write to the server that owns the store";
+
+const fn of_append(error: &AppendError) -> Answer {
+    match error {
+        AppendError::Entry(error) => of_entry(error),
+        AppendError::Lamport(error) => of_lamport(error),
+        AppendError::RequestIdReused { .. } => (
+            Code::AlreadyExists,
+            "; give each entry a request id of its own",
+        ),
+        AppendError::TooLarge { .. } => (Code::ResourceExhausted, "; send less at a time"),
+        AppendError::ContextFull => (Code::FailedPrecondition, "; begin another context"),
+        AppendError::Mirror { .. } => (Code::FailedPrecondition, WRONG_SERVER),
+        AppendError::Store(error) => of_store(error),
+    }
+}
+
+const fn of_entry(error: &EntryError) -> Answer {
+    match error {
+        EntryError::OutOfRange { .. }
+        | EntryError::ControlCharacter
+        | EntryError::DuplicateMetadataKey { .. } => {
+            (Code::InvalidArgument, "; nothing was stored: correct it")
+        }
+    }
+}
+
+const fn of_lamport(error: &LamportError) -> Answer {
+    match error {
+        LamportError::Leap { .. } => (
+            Code::InvalidArgument,
+            "; nothing was stored: observe times of this ledger only",
+        ),
+        LamportError::Exhausted { .. } => (
+            Code::InvalidArgument,
+            "; nothing was stored: observe a lower time, or begin another context",
+        ),
+    }
+}
+
+const fn of_load(error: &LoadError) -> Answer {
+    match error {
+        LoadError::Mirror { .. } => (Code::FailedPrecondition, WRONG_SERVER),
+        LoadError::Exists { .. } => (
+            Code::AlreadyExists,
+            "; nothing of the snapshot shows: load it without fail_if_exists to complete it",
+        ),
+        LoadError::Grown { .. } => (
+            Code::FailedPrecondition,
+            "; someone appends to it: stop that and load again",
+        ),
+        LoadError::Unsound(_) => (Code::InvalidArgument, "; get the snapshot again"),
+        LoadError::TooLarge { .. } => (Code::ResourceExhausted, "; load it with the command line"),
+        LoadError::Store(error) => of_store(error),
+    }
+}
+
+const fn of_store(error: &StoreError) -> Answer {
+    match error {
+        StoreError::Damaged(_)
+        | StoreError::Corrupt { .. }
+        | StoreError::Inconsistent { .. }
+        | StoreError::PayloadMismatch { .. } => (
+            Code::DataLoss,
+            "; the operator of this server has to run `audit` and restore the store from a mirror",
+        ),
+        StoreError::DiskFull | StoreError::Busy => (Code::ResourceExhausted, ""),
+        StoreError::Behind => (Code::Unavailable, ""),
+        StoreError::Failed { .. } => (
+            Code::Unavailable,
+            "; what was acknowledged before is safe: try again when the server has been restarted",
+        ),
+        StoreError::Closed => (
+            Code::Unavailable,
+            "; the server is shutting down: try again",
+        ),
+        StoreError::IndexLost { .. } => (
+            Code::Unavailable,
+            "; nothing is lost: try again when the server has been restarted",
+        ),
+        StoreError::Refused(_) | StoreError::Run(_) => (
+            Code::FailedPrecondition,
+            "; it does not continue what is stored",
+        ),
+        StoreError::Io { .. }
+        | StoreError::Locked
+        | StoreError::NotAStore
+        | StoreError::AlreadyAStore
+        | StoreError::WrongStore { .. }
+        | StoreError::WrongKey { .. }
+        | StoreError::NotClosed => (Code::Internal, OPERATOR),
+    }
+}

@@ -1,0 +1,132 @@
+//! Health, reflection, failure, shutdown.
+
+use std::io;
+
+use converge_ledger::rpc::proto::context::WatchRequest;
+use converge_ledger::store::disk::{Fault, FaultKind};
+use tokio_stream::StreamExt as _;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
+
+use crate::support::{Node, append, by_hand, call_raw, prefix, refused, until, within};
+
+const SERVICES: [&str; 3] = [
+    "",
+    "converge.context.v1.ContextService",
+    "converge.ledger.v1.InspectService",
+];
+
+async fn health(node: &Node, service: &str) -> ServingStatus {
+    let mut client = HealthClient::new(node.channel().await);
+    let request = HealthCheckRequest {
+        service: service.into(),
+    };
+    let reply = within(client.check(request)).await.unwrap();
+    reply.into_inner().status()
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_told_to_everybody() {
+    let node = Node::start();
+    let mut client = node.client().await;
+    append(&mut client, "c", "k", b"p").await.unwrap();
+    for service in SERVICES {
+        assert_eq!(health(&node, service).await, ServingStatus::Serving);
+    }
+    let watch = WatchRequest {
+        context_id: "c".into(),
+        from_sequence: 1,
+        ..WatchRequest::default()
+    };
+    let mut events = within(client.watch(watch)).await.unwrap().into_inner();
+    node.disk.set_fault(Some(Fault {
+        kind: FaultKind::Sync,
+        after: 0,
+        error: io::ErrorKind::Other,
+    }));
+    let outcome = append(&mut client, "c", "k", b"p").await;
+    refused(outcome, Code::Unavailable, "has failed");
+    let end = within(events.next()).await.unwrap();
+    refused(end, Code::Unavailable, "from_sequence 1,");
+    let outcome = append(&mut client, "c", "k", b"p").await;
+    refused(outcome, Code::Unavailable, "restarted");
+    for service in SERVICES {
+        until(|| async { health(&node, service).await == ServingStatus::NotServing }).await;
+    }
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services() {
+    let node = Node::start();
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    let request = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..ServerReflectionRequest::default()
+    };
+    let replies = within(client.server_reflection_info(tokio_stream::once(request))).await;
+    let reply = within(replies.unwrap().into_inner().next()).await;
+    let Some(MessageResponse::ListServicesResponse(ListServiceResponse { service })) =
+        reply.unwrap().unwrap().message_response
+    else {
+        panic!("no list");
+    };
+    for name in SERVICES.into_iter().skip(1) {
+        assert!(
+            service.iter().any(|found| found.name == name),
+            "{service:?}"
+        );
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_was_accepted_and_ends_what_does_not_end() {
+    let mut node = Node::start();
+    let mut client = node.client().await;
+    append(&mut client, "c", "k", b"p").await.unwrap();
+    let watch = WatchRequest {
+        context_id: "c".into(),
+        ..WatchRequest::default()
+    };
+    let mut events = within(client.watch(watch)).await.unwrap().into_inner();
+    within(events.next()).await.unwrap().unwrap();
+    let mut watcher = HealthClient::new(node.channel().await);
+    let watched = watcher.watch(HealthCheckRequest::default());
+    let mut told = within(watched).await.unwrap().into_inner();
+    within(told.next()).await.unwrap().unwrap();
+    // An append of which half has arrived.
+    let (sender, body) = by_hand();
+    let message = prost::Message::encode_to_vec(&crate::support::request("c", "k", b"last"));
+    sender.send(prefix(message.len())).unwrap();
+    let path = "/converge.context.v1.ContextService/Append";
+    let call = tokio::spawn(call_raw(node.channel().await, path, body));
+    // The call has arrived when the one behind it has been answered.
+    node.assert_serves().await;
+    node.tell_to_stop();
+    let end = within(events.next()).await.unwrap();
+    refused(end, Code::Unavailable, "from_sequence 1,");
+    until(|| async { tokio::net::TcpStream::connect(node.address).await.is_err() }).await;
+    sender.send(message.into()).unwrap();
+    drop(sender);
+    let status = within(call).await.unwrap();
+    assert_eq!(status.code(), Code::Ok, "{status:?}");
+    // Health has told and has ended.
+    let mut last = ServingStatus::Serving;
+    let end = loop {
+        match within(told.next()).await.unwrap() {
+            Ok(told) => last = told.status(),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(
+        (last, end.code()),
+        (ServingStatus::NotServing, Code::Unavailable)
+    );
+    node.stop().await;
+}

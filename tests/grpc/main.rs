@@ -1,0 +1,14 @@
+//! The gRPC API over real sockets on loopback: clients of the generated code,
+//! an old client, and bytes that no client would send.
+
+// Test code outside of #[test] functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod calls;
+mod guard;
+mod hostile;
+mod lifecycle;
+mod old;
+mod support;
+mod tls;
+mod watch;

@@ -1,0 +1,49 @@
+//! A client that was compiled when the API had none of its later fields.
+
+#[rustfmt::skip]
+#[allow(clippy::all, clippy::pedantic, unreachable_pub, dead_code)]
+mod api {
+    include!("generated/converge.context.v1.rs");
+}
+
+use std::collections::BTreeMap;
+
+use api::context_service_client::ContextServiceClient;
+use tokio_stream::StreamExt as _;
+
+use crate::support::{Node, within};
+
+#[tokio::test]
+async fn an_old_client_works_unchanged() {
+    let node = Node::start();
+    let mut client = ContextServiceClient::new(node.channel().await);
+    let mut entries = Vec::new();
+    for n in 0..3 {
+        let request = api::AppendRequest {
+            context_id: "c".into(),
+            key: format!("k{n}"),
+            payload: vec![n; 10].into(),
+            metadata: BTreeMap::from([("n".into(), n.to_string())]),
+        };
+        let reply = within(client.append(request)).await.unwrap();
+        entries.push(reply.into_inner().entry.unwrap());
+    }
+    assert_eq!(entries[2].sequence, 3);
+    let request = api::GetRequest {
+        context_id: "c".into(),
+        after_sequence: 1,
+        ..api::GetRequest::default()
+    };
+    let page = within(client.get(request)).await.unwrap().into_inner();
+    assert_eq!(page.entries, entries[1..]);
+    assert_eq!(page.latest_sequence, 3);
+    let request = api::WatchRequest {
+        context_id: "c".into(),
+        key: "k1".into(),
+        from_sequence: 0,
+    };
+    let mut events = within(client.watch(request)).await.unwrap().into_inner();
+    let event = within(events.next()).await.unwrap().unwrap();
+    assert_eq!(event.entry.as_ref(), Some(&entries[1]));
+    node.stop().await;
+}
