@@ -27,8 +27,8 @@ const COUNTS: [(&str, usize, usize); 12] = [
     ("tiles", 5, 11),
     ("note", 12, 26),
     ("directory", 15, 26),
-    ("log", 15, 30),
-    ("index", 16, 61),
+    ("log", 15, 37),
+    ("index", 18, 61),
 ];
 
 fn path(name: &str) -> PathBuf {

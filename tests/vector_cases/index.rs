@@ -188,8 +188,8 @@ const UNTRUE: [(u8, Change); 8] = [
         ("is another origin's", "the head does not open", |v| {
             let other = *b"vectors.example+f1320472+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
             let len = u8::try_from(other.len()).unwrap();
-            v.truncate(118);
-            v[112] = len;
+            v.truncate(126);
+            v[120] = len;
             v.extend(other);
         }),
     ),

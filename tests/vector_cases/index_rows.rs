@@ -145,7 +145,7 @@ impl Rebuilt {
         let loaded = &mut self.contexts[at];
         assert_eq!((loaded.id.as_str(), loaded.after.size()), ("", size));
         assert_eq!(loaded.after.root().as_bytes(), &body[16..48]);
-        loaded.id = id.to_owned();
+        id.clone_into(&mut loaded.id);
         self.changed.insert(at);
         self.name(context, id);
     }
