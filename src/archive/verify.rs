@@ -81,6 +81,7 @@ impl Verified {
     }
 
     /// The hash of each section in order, the end included.
+    #[must_use]
     pub fn sections(&self) -> impl ExactSizeIterator<Item = &Hash> {
         self.marks.iter().map(|mark| &mark.hash)
     }
@@ -195,11 +196,10 @@ impl<R: Read> Verifier<R> {
     fn misplaced(&self, header: &SectionHeader) -> Option<Fault> {
         let missing = self.outside.list().get(self.given);
         match (header.kind(), missing) {
-            (section::PAYLOADS, Some(_)) => None,
             (section::RUNS | section::END, Some(wanted)) => {
                 Some(Fault::MissingPayload { hash: wanted.hash })
             }
-            (section::RUNS, None) => None,
+            (section::PAYLOADS, Some(_)) | (section::RUNS, None) => None,
             (section::END, None) if self.runs_bytes.is_some() => None,
             (kind, _) => Some(Fault::Order { kind }),
         }

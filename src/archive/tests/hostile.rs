@@ -36,12 +36,16 @@ fn every_changed_bit_is_refused_at_its_place() {
         let mut other = archive.clone();
         other[at] ^= 1 << (bit % 8);
         let error = refused(&other);
-        assert!(error.at.start <= at as u64, "bit {bit}: {error}");
+        // Without its line feed a line goes on, and the next one is missing.
+        let is_line_feed = archive[at] == b'\n' && at < 110;
+        assert!(
+            error.at.start <= at as u64 || is_line_feed,
+            "bit {bit}: {error}"
+        );
         // No damage passes for a newer version, but that of the version itself.
         assert!(!error.is_newer() || at == 25, "bit {bit}: {error}");
         let names_it = error.at.contains(&(at as u64));
-        let is_length = matches!(error.fault, Fault::Truncated);
-        assert!(names_it || is_length, "bit {bit}: {error}");
+        assert!(names_it || is_line_feed, "bit {bit}: {error}");
     }
 }
 
@@ -56,15 +60,12 @@ fn sections_are_neither_moved_nor_dropped_nor_doubled() {
         let mut dropped = pieces.clone();
         dropped.remove(i);
         let error = refused(&finish(&dropped));
-        let last = i + 2 == pieces.len();
+        // Without the last runs their payloads are nobody's; without the last
+        // payloads the end comes too early.
         match error.fault {
             Fault::MissingPayload { .. } => assert_eq!(pieces[i].0, 4),
-            Fault::Order { kind: 4 } => assert_eq!(i, 0),
-            Fault::SurplusPayload { .. } | Fault::MissingPayload { .. } => {
-                assert_eq!(pieces[i].0, 3);
-            }
-            Fault::Run(RunError::OutOfPlace { .. }) => assert_eq!(pieces[i].0, 3),
-            _ => assert!(pieces[i].0 == 3 || last, "{i}: {error}"),
+            Fault::Order { kind: 4 } => assert_eq!(pieces[i].0, 3),
+            _ => panic!("{i}: {error}"),
         }
         let mut doubled = pieces.clone();
         doubled.insert(i, pieces[i].clone());
