@@ -31,6 +31,7 @@
 mod fault;
 mod fold;
 mod input;
+mod items;
 mod parts;
 mod section;
 mod title;
