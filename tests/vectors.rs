@@ -29,7 +29,7 @@ const COUNTS: [(&str, usize, usize); 13] = [
     ("directory", 15, 26),
     ("log", 15, 30),
     ("index", 16, 61),
-    ("archive", 1, 48),
+    ("archive", 1, 45),
 ];
 
 fn path(name: &str) -> PathBuf {

@@ -11,7 +11,7 @@ fn refused(archive: &[u8]) -> ReadError {
 }
 
 fn small() -> MemoryHistory {
-    MemoryHistory::new([3, 5, 4, 3, 9, 260, 4].map(payload), &[3])
+    MemoryHistory::new([3, 5, 259, 3, 9, 515, 259].map(payload), &[3])
 }
 
 #[test]
@@ -33,6 +33,11 @@ fn every_changed_bit_is_refused_at_its_place() {
     let archive = small().archive();
     for bit in 0..archive.len() * 8 {
         let at = bit / 8;
+        // Within repetitions one bit of each byte will do.
+        let is_repeated = at > 0 && archive[at - 1..].iter().take(3).all(|b| *b == archive[at]);
+        if is_repeated && bit % 8 != at % 8 {
+            continue;
+        }
         let mut other = archive.clone();
         other[at] ^= 1 << (bit % 8);
         let error = refused(&other);
