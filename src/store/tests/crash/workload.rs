@@ -136,7 +136,7 @@ impl Work {
         let mut loader = self.store.loader(&id(CONTEXTS[LOADED])).unwrap();
         let new = loader.size() == 0;
         let given_up = new && self.dice.below(3) == 0;
-        for _ in 0..1 + self.dice.below(4) {
+        for _ in 0..=self.dice.below(4) {
             let before = self.life.disk.mark() + 1;
             let runs = self.elsewhere.runs(loader.size(), 1).unwrap();
             if runs.is_empty() {
