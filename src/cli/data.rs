@@ -1,5 +1,6 @@
 //! The data directory: which store is in it, its keys, and the ways to open it.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,11 @@ impl DataDir {
     pub(super) fn opening_bar(&self) -> (OpeningBar, Progress) {
         let disk = self.disk.clone();
         OpeningBar::new(move || log_bytes(&*disk))
+    }
+
+    /// The directory's name, to be shown.
+    pub(super) fn shown(&self) -> impl fmt::Display + '_ {
+        self.path().display()
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -7,9 +7,11 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use super::output::escape;
+use crate::archive::{ReadError, WriteError};
 use crate::client::{ClientError, Code};
+use crate::node::archives::{self, SnapshotError};
 use crate::node::{CatchUpError, EndpointError};
-use crate::store::{AppendError, StoreError};
+use crate::store::{self, AppendError, StoreError};
 use crate::sync::{LocalFault, PeerFault, SyncError};
 
 /// Bytes do not verify, or statements contradict each other.
@@ -80,6 +82,14 @@ impl CliError {
             return Self::quiet(0);
         }
         Self::could_not(format_args!("could not write to stdout: {error}"))
+    }
+
+    /// An archive could not be written to where it was to go: a file, or stdout.
+    pub(super) fn unwritten(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::stdout(error),
+            _ => Self::could_not(format_args!("could not write the archive: {error}")),
+        }
     }
 
     /// Writes the message to stderr.
@@ -179,6 +189,69 @@ impl CliError {
             _ => return Self::could_not(error),
         };
         Self::could_not(error).hint(hint)
+    }
+}
+
+impl From<ReadError> for CliError {
+    fn from(error: ReadError) -> Self {
+        if error.is_io() {
+            return Self::could_not(error);
+        }
+        if error.is_newer() {
+            return Self::could_not(error).hint("A newer version of this program may read it.");
+        }
+        Self::verification(error)
+            .hint("Nothing of it was stored. Make the snapshot again, or restore the file.")
+    }
+}
+
+impl From<SnapshotError> for CliError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Write(WriteError::Read(error)) => error.into(),
+            SnapshotError::Write(WriteError::Out(error)) => Self::unwritten(&error),
+            SnapshotError::Write(WriteError::Unsound(_)) => {
+                Self::verification(error).hint("Run `audit` for the first bad entry.")
+            }
+            SnapshotError::TooLarge { .. } => Self::could_not(error),
+        }
+    }
+}
+
+impl From<archives::LoadError> for CliError {
+    fn from(error: archives::LoadError) -> Self {
+        use archives::LoadError;
+        match error {
+            LoadError::Archive(error) => error.into(),
+            LoadError::Future { .. } => Self::usage(error).hint(
+                "A context never goes back in time: what is appended later would get the same \
+                 time. Is the clock of this machine right? If so, load it with --allow-future.",
+            ),
+            LoadError::Exists { .. } => Self::usage(error).hint(
+                "Give another name with --context, or leave --fail-if-exists out to complete it.",
+            ),
+            LoadError::Diverges { .. } => {
+                Self::could_not(error).hint("Nothing was stored. Give another name with --context.")
+            }
+            LoadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<store::LoadError> for CliError {
+    fn from(error: store::LoadError) -> Self {
+        use store::LoadError;
+        match error {
+            LoadError::Store(error) => error.into(),
+            LoadError::Mirror { .. } => {
+                Self::could_not(error).hint("Load it into the origin's own store.")
+            }
+            LoadError::Unsound(_) => Self::verification(error),
+            LoadError::Exists { .. } | LoadError::Grown { .. } => {
+                Self::could_not(error).hint("Somebody appends to it: stop that and load again.")
+            }
+            LoadError::TooLarge { .. } => Self::could_not(error),
+        }
     }
 }
 

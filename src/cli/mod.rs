@@ -8,6 +8,7 @@
 //! * a reader of stdout that goes away ends the command quietly.
 
 mod append;
+mod archive;
 mod audit;
 mod data;
 mod error;
@@ -70,6 +71,10 @@ enum Command {
     Get(read::GetArguments),
     /// Print entries of a server's context as they become durable
     Watch(watch::WatchArguments),
+    /// Write a context into one self-verifying archive
+    Snapshot(archive::SnapshotArguments),
+    /// Restore a context from an archive, verified before anything is stored
+    Load(archive::LoadArguments),
     /// List contexts with their sizes and roots
     Contexts(read::ContextsArguments),
     /// Print the newest signed head
@@ -105,6 +110,8 @@ impl Command {
             Self::Append(arguments) => Some(&arguments.server),
             Self::Get(arguments) => Some(&arguments.server),
             Self::Watch(arguments) => Some(&arguments.server),
+            Self::Snapshot(arguments) => Some(&arguments.server),
+            Self::Load(arguments) => Some(&arguments.server),
             Self::Contexts(arguments) => Some(&arguments.server),
             _ => None,
         }
@@ -119,6 +126,8 @@ impl Command {
             Self::Append(arguments) => append::run(target, &arguments),
             Self::Get(arguments) => read::get(target, &arguments),
             Self::Watch(arguments) => watch::run(target, &arguments),
+            Self::Snapshot(arguments) => archive::snapshot(target, &arguments),
+            Self::Load(arguments) => archive::load(target, &arguments),
             Self::Contexts(arguments) => read::contexts(target, &arguments),
             Self::Head(arguments) => read::head(target.directory()?, &arguments),
             Self::Keys(arguments) => keys::run(target.directory()?, &arguments),

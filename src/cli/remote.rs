@@ -2,26 +2,16 @@
 //! (`--server`). One of them is chosen before the command begins; a flag wins
 //! over an environment variable, and two of a kind are refused.
 
-use std::fs::{File, Metadata};
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use tokio::runtime;
-use zeroize::Zeroizing;
 
 use super::data::DataDir;
 use super::error::CliError;
 use crate::client::{Client, ClientOptions};
-
-/// Bytes of a file with certificates or a key.
-const PEM_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a file with a token.
-const TOKEN_FILE_BYTES_MAX: u64 = 16 << 10;
-/// The rights that nobody but a secret's owner may have.
-const OTHERS: u32 = 0o077;
+use crate::rpc::{FileError, read_public, read_secret};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
@@ -139,15 +129,15 @@ impl ServerArguments {
     fn options(&self, url: &str) -> Result<ClientOptions, CliError> {
         let mut options = ClientOptions::new(url);
         if let Some(path) = &self.server_ca {
-            options = options.with_ca_pem(read(path, PEM_BYTES_MAX, false)?.to_vec());
+            options = options.with_ca_pem(read_public(path)?.to_vec());
         }
         if let (Some(certificate), Some(key)) = (&self.server_cert, &self.server_key) {
-            let certificate = read(certificate, PEM_BYTES_MAX, false)?;
-            let key = read(key, PEM_BYTES_MAX, true)?;
+            let certificate = read_public(certificate)?;
+            let key = read_secret(key)?;
             options = options.with_identity_pem(certificate.to_vec(), key.to_vec());
         }
         if let Some(path) = &self.token_file {
-            let bytes = read(path, TOKEN_FILE_BYTES_MAX, true)?;
+            let bytes = read_secret(path)?;
             let line = bytes.split(|byte| *byte == b'\n').next();
             let token = std::str::from_utf8(line.unwrap_or_default())
                 .ok()
@@ -162,30 +152,10 @@ impl ServerArguments {
     }
 }
 
-/// Reads a small file; one that is a secret only if it is one.
-fn read(path: &Path, bytes_max: u64, secret: bool) -> Result<Zeroizing<Vec<u8>>, CliError> {
-    let failed = |error| CliError::could_not(error).context(path.display());
-    let file = File::open(path).map_err(failed)?;
-    let mode = |metadata: Metadata| metadata.permissions().mode();
-    if secret && file.metadata().map(mode).map_err(failed)? & OTHERS != 0 {
-        return Err(
-            CliError::could_not("others than its owner may read this secret")
-                .context(path.display())
-                .hint(format_args!(
-                    "Run `chmod 600 {}`; if others may have read it, have it replaced.",
-                    path.display()
-                )),
-        );
+impl From<FileError> for CliError {
+    fn from(error: FileError) -> Self {
+        Self::could_not(error)
     }
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(bytes_max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > bytes_max {
-        let error = CliError::usage(format_args!("longer than {bytes_max} bytes"));
-        return Err(error.context(path.display()));
-    }
-    Ok(bytes)
 }
 
 /// A server and how to reach it.

@@ -43,6 +43,7 @@ mod watch;
 
 pub use config::{ConfigError, RpcConfig};
 pub use private::FileError;
+pub(crate) use private::{read_public, read_secret};
 pub use server::{BindError, RunError, Server};
 pub use status::RpcError;
 pub use tls::{TlsError, TlsFiles};

@@ -47,12 +47,12 @@ pub enum FileError {
 }
 
 /// Reads a file that anybody may read.
-pub(super) fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+pub(crate) fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, false)
 }
 
 /// Reads a file that only its owner may read.
-pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read(path, true)
 }
 

@@ -1,11 +1,12 @@
 //! From messages to the crate's own types. What a message says of an entry is
 //! believed only if the entry's hash, made anew here, is the one it came with.
 
+use crate::archive;
 use crate::entry::{ContextId, Draft, Entry, Header, Metadata, leaf_hash};
 use crate::hash::{self, Hash};
 use crate::rpc::proto::context as proto;
 
-use super::ClientError;
+use super::{ClientError, Snapshot};
 
 /// What is to follow in a list of entries.
 #[derive(Clone, Debug)]
@@ -100,6 +101,37 @@ pub(super) fn appended(draft: &Draft, message: proto::Entry) -> Result<Entry, Cl
         });
     }
     Ok(entry)
+}
+
+/// An archive that is whole and is what the answer says of it.
+pub(super) fn snapshot(
+    context: &ContextId,
+    reply: proto::SnapshotResponse,
+) -> Result<Snapshot, ClientError> {
+    let size = reply.sequence;
+    let unverified = |what| ClientError::Unverified {
+        sequence: size,
+        what,
+    };
+    let metadata = reply.metadata.unwrap_or_default();
+    let root = hash_of(&metadata.merkle_root, "a root is not 32 bytes")?;
+    let verified = archive::verify(&*reply.snapshot, None)
+        .map_err(|_| unverified("the archive is damaged or not whole"))?;
+    if verified.id() != context {
+        return Err(unverified("the archive is one of another context"));
+    }
+    if verified.size() != size || metadata.entry_count != size || verified.root() != root {
+        return Err(unverified(
+            "the archive is another one than the answer says",
+        ));
+    }
+    Ok(Snapshot {
+        archive: reply.snapshot,
+        size,
+        root,
+        created_at_ns: metadata.created_at_ns,
+        version: metadata.version,
+    })
 }
 
 /// A hash outside an entry.

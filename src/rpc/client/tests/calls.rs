@@ -105,20 +105,30 @@ async fn the_token_is_on_every_call() {
 }
 
 #[tokio::test]
-async fn large_snapshots_pass_and_larger_ones_are_refused() {
+async fn a_message_has_a_limit_and_an_archive_is_verified() {
     let server = Scripted::with(Script {
         snapshot_bytes: 5 << 20,
         ..Script::default()
     });
     let address = server.start().await;
+    // It gets here, and is no archive.
     let client = Client::connect(quick(address)).await.unwrap();
-    let snapshot = client.snapshot(&context()).await.unwrap();
-    assert_eq!((snapshot.archive.len(), snapshot.size), (5 << 20, 1));
+    let error = client.snapshot(&context()).await.unwrap_err();
+    assert!(error.is_verification_failure(), "{error}");
     let mut options = quick(address);
     options.message_bytes_max = 4 << 20;
     let client = Client::connect(options).await.unwrap();
     let error = client.snapshot(&context()).await.unwrap_err();
-    assert!(!error.is_retryable(), "{error}");
+    assert!(
+        matches!(
+            error,
+            ClientError::Status {
+                code: Code::OutOfRange,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let error = client.load(&context(), Bytes::new(), false).await;
     assert_eq!(
         error.unwrap_err().to_string(),
