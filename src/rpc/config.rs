@@ -34,6 +34,8 @@ pub const GET_REPLY_BYTES_MAX: usize = 3 << 20;
 pub const GET_PAGE_BYTES_MAX: usize = GET_REPLY_BYTES_MAX + APPEND_BYTES_MAX;
 /// How long one read may look for entries of one key.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(1);
+/// Archives that are loaded at a time; more wait.
+pub const LOADS_MAX: usize = 2;
 /// Contexts in one listing.
 pub const CONTEXTS_PER_REPLY_MAX: usize = 1000;
 /// Bytes of entries read for watchers at a time; one entry fits always.

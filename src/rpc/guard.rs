@@ -31,6 +31,8 @@ use super::tokens::Tokens;
 
 /// The header with a client's own deadline.
 const TIMEOUT_HEADER: &str = "grpc-timeout";
+/// How much earlier than a client's own deadline it is answered.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
 /// Digits of such a deadline.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
@@ -103,7 +105,8 @@ impl Shared {
             .get(TIMEOUT_HEADER)
             .and_then(|value| parse_timeout(value.as_bytes()));
         let most = self.config.request_deadline;
-        own.map_or(most, |own| own.min(most))
+        // A little earlier, so that the answer is there in time.
+        own.map_or(most, |own| (own - (own / 10).min(ANSWER_TIME)).min(most))
     }
 
     /// Completes when streams that do not end by themselves are to end.

@@ -155,6 +155,7 @@ impl Server {
         let guard = Guard::new(self.config.clone(), self.tokens, self.hub.phases());
         let (health, routes) =
             routes(&store, &self.hub, &self.config).map_err(|error| ended(&error))?;
+        say(&health, ServingStatus::Serving).await;
         let (stop, mut stopping) = watch::channel(false);
         let serving = transport(&self.config)
             .layer(guard)

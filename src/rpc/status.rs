@@ -181,3 +181,6 @@ const fn of_store(error: &StoreError) -> Answer {
         | StoreError::NotClosed => (Code::Internal, OPERATOR),
     }
 }
+
+#[cfg(test)]
+mod tests;
