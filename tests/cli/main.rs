@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod append;
+mod archive;
 mod damage;
 mod index;
 mod mirror;
 mod output;
 mod roles;
+mod server;
 mod support;
 mod walk;

@@ -82,6 +82,7 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_converge-ledger"));
     command.env_remove("CONVERGE_LEDGER_DATA");
     command.env_remove("CONVERGE_LEDGER_LOG");
+    command.env_remove("CONVERGE_LEDGER_SERVER");
     // Tests run side by side.
     command.env("GRPC_PORT", "0");
     command
@@ -230,18 +231,82 @@ impl Server {
     }
 
     /// Sends a signal and waits for the end.
-    pub(crate) fn stop(mut self, signal: &str) -> i32 {
-        let pid = self.child.0.id().to_string();
-        let told = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(told.unwrap().success());
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let status = self.child.0.wait();
-            let _ = sender.send(status);
-        });
-        let status = receiver.recv_timeout(DEADLINE).expect("it ends in time");
-        status.unwrap().code().unwrap_or(-1)
+    pub(crate) fn stop(self, signal: &str) -> i32 {
+        kill(&self.child, signal);
+        ended(self.child)
     }
+}
+
+/// A command that prints lines until it is told to stop.
+pub(crate) struct Running {
+    child: Killed,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut child = Killed(child);
+        let stdout = BufReader::new(child.0.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        // Ends, and closes the pipe, when nobody listens any more.
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("a line in time")
+    }
+
+    /// Nothing more is read.
+    pub(crate) fn deaf(self) -> Ending {
+        Ending(self.child)
+    }
+
+    /// Sends a signal and waits for the end: the status, and what was printed
+    /// since.
+    pub(crate) fn stop(self, signal: &str) -> (i32, Vec<String>) {
+        kill(&self.child, signal);
+        let status = ended(self.child);
+        (status, self.lines.iter().collect())
+    }
+}
+
+/// A process that ends by itself.
+pub(crate) struct Ending(Killed);
+
+impl Ending {
+    pub(crate) fn status(self) -> i32 {
+        ended(self.0)
+    }
+}
+
+fn kill(child: &Killed, signal: &str) {
+    let pid = child.0.id().to_string();
+    let told = Command::new("kill").args(["-s", signal, &pid]).status();
+    assert!(told.unwrap().success());
+}
+
+fn ended(mut child: Killed) -> i32 {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let status = child.0.wait();
+        let _ = sender.send(status);
+    });
+    let status = receiver.recv_timeout(DEADLINE).expect("it ends in time");
+    status.unwrap().code().unwrap_or(-1)
 }
 
 /// Every file below a directory with its bytes, sorted.
