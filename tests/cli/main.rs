@@ -6,6 +6,7 @@
 mod append;
 mod archive;
 mod damage;
+mod grpc;
 mod index;
 mod mirror;
 mod output;

@@ -4,6 +4,7 @@
 // Test code outside of #[test] functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archives;
 mod calls;
 mod guard;
 mod hostile;
