@@ -16,6 +16,60 @@
 //! * nothing is sent twice unless that is safe: reads, and appends with a
 //!   request id;
 //! * no token and no private key is ever formatted.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use converge_ledger::client::{Client, ClientOptions, PageQuery};
+//! use converge_ledger::entry::{ContextId, Draft};
+//! # use converge_ledger::node::clock::SystemClock;
+//! # use converge_ledger::note::{OriginName, SignerKey};
+//! # use converge_ledger::rpc::{RpcConfig, Server};
+//! # use converge_ledger::store::disk::MemoryDisk;
+//! # use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # // A server of a store in memory.
+//! # let server = Server::bind("127.0.0.1:0".parse()?, RpcConfig::default(), None, None)?;
+//! # let address = server.local_addr();
+//! # let disk = MemoryDisk::new();
+//! # let signer = SignerKey::from_seed(OriginName::new("doc.example")?, &[7; 32]);
+//! # create(&disk, StoreRole::Own, signer.verifier())?;
+//! # let mut options = StoreOptions::new(Arc::new(SystemClock));
+//! # options.reserve_bytes = 0;
+//! # options.listener = Some(server.listener());
+//! # let store = Store::open(Arc::new(disk), options, Some(signer))?.store;
+//! # let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! # let serving = tokio::spawn(server.run(store.clone(), async move { _ = stopped.await }));
+//! let client = Client::connect(ClientOptions::new(format!("http://{address}"))).await?;
+//! let context = ContextId::new("job-1")?;
+//!
+//! // With a request id an append can be repeated: it is stored once.
+//! let draft = Draft::new("facts", "it rains")?.with_request_id("r-1")?;
+//! let entry = client.append(&context, &draft).await?;
+//! assert_eq!(client.append(&context, &draft).await?, entry);
+//!
+//! let page = client.get(&context, &PageQuery::default()).await?;
+//! assert_eq!((page.entries, page.next_after), (vec![entry], None));
+//!
+//! // What follows is waited for.
+//! let mut watch = client.watch(&context, None, 1);
+//! let more = Draft::new("facts", "it stopped")?;
+//! let (seen, appended) = tokio::join!(watch.next(), client.append(&context, &more));
+//! assert_eq!(seen?, appended?);
+//!
+//! // One archive, which verifies without the server.
+//! let snapshot = client.snapshot(&context).await?;
+//! let loaded = client.load(&ContextId::new("copy")?, snapshot.archive, true).await?;
+//! assert_eq!(loaded.size, snapshot.size);
+//! # drop(watch);
+//! # _ = stop.send(());
+//! # serving.await??;
+//! # store.close()?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod backoff;
 mod checked;

@@ -30,7 +30,7 @@ fn snapshot(place: &Place, store: &str, context: &str, file: &Path) -> serde_jso
 fn a_context_goes_from_one_store_into_another() {
     let (place, file) = places();
     let made = snapshot(&place, "s", "packages", &file);
-    assert_eq!(fields(&made), ["context", "size", "root", "bytes"]);
+    assert_eq!(fields(&made), ["bytes", "context", "root", "size"]);
     let bytes = std::fs::read(&file).unwrap();
     assert_eq!(made["bytes"], bytes.len());
     assert_eq!(mode(&file), 0o600);
@@ -40,7 +40,7 @@ fn a_context_goes_from_one_store_into_another() {
 
     let path = file.to_str().unwrap();
     let loaded = place.run("t", &["load", path, "--json"]).expect(0).json();
-    assert_eq!(fields(&loaded), ["context", "restored", "size", "root"]);
+    assert_eq!(fields(&loaded), ["context", "restored", "root", "size"]);
     assert_eq!(
         (&loaded["context"], &loaded["restored"], &loaded["root"]),
         (&"packages".into(), &2000.into(), &made["root"])

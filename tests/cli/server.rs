@@ -265,7 +265,6 @@ fn a_place_is_chosen_by_flags_and_the_environment() {
     contexts(&["--server", &url], &[nothing]).expect(0);
     contexts(&["--data", data], &[nowhere]).expect(0);
     contexts(&["--server", &url], &[nowhere]).expect(0);
-    contexts(&[], &[server_env, ("CONVERGE_LEDGER_DATA", "")]).expect(0);
     contexts(&[], &[data_env, ("CONVERGE_LEDGER_SERVER", "")]).expect(0);
     contexts(&[], &[server_env, data_env]).refuses(2, "exclude each other");
     contexts(&["--data", data, "--server", &url], &[]).refuses(2, "exclude each other");
