@@ -28,6 +28,8 @@ use crate::node::archives::{self, LoadOptions};
 const FILE_MODE: u32 = 0o600;
 /// Bytes of an archive that are sent to a server: no server takes more.
 const SENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a server's answer with an archive: no server makes more.
+const REPLY_BYTES_MAX: usize = (1 << 30) + (1 << 20);
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -154,7 +156,9 @@ fn write_snapshot(
             })
         }
         Target::Server(remote) => {
-            let snapshot = remote.run(async |client| Ok(client.snapshot(context).await?))?;
+            let snapshot = remote
+                .with(|options| options.message_bytes_max = REPLY_BYTES_MAX)
+                .run(async |client| Ok(client.snapshot(context).await?))?;
             out.write_all(&snapshot.archive)
                 .map_err(|error| CliError::unwritten(&error))?;
             Ok(Written {
@@ -170,12 +174,11 @@ pub(super) fn load(target: &Target, arguments: &LoadArguments) -> Result<(), Cli
     let path = &arguments.file;
     let failed = |error| CliError::could_not(error).context(path.display());
     let mut file = File::open(path).map_err(failed)?;
-    let context = match &arguments.context {
-        Some(name) => context_id(name)?,
-        None => {
-            let name = archive::name_of(io::BufReader::new(&mut file));
-            name.map_err(|error| CliError::from(error).context(path.display()))?
-        }
+    let context = if let Some(name) = &arguments.context {
+        context_id(name)?
+    } else {
+        let name = archive::name_of(io::BufReader::new(&mut file));
+        name.map_err(|error| CliError::from(error).context(path.display()))?
     };
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     let loaded = match target {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::data::DataDir;
 use super::error::CliError;
-use super::output::{Out, escape};
+use super::output::Out;
 use super::remote::{ServerArguments, Target};
 use super::show::{self, Text};
 use crate::client::{Client, PageQuery};
@@ -73,9 +73,9 @@ pub(super) fn get(target: &Target, arguments: &GetArguments) -> Result<(), CliEr
     }
     match target {
         Target::Directory(data) => get_from_directory(data, &context, arguments),
-        Target::Server(remote) => remote
-            .run(async |client| get_from_server(&client, &context, arguments).await)
-            .map_err(|error| error.context(escape(context.as_str()))),
+        Target::Server(remote) => {
+            remote.run(async |client| get_from_server(&client, &context, arguments).await)
+        }
     }
 }
 

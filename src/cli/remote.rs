@@ -13,6 +13,10 @@ use super::error::CliError;
 use crate::client::{Client, ClientOptions};
 use crate::rpc::{FileError, read_public, read_secret};
 
+/// Failures in a row after which a call is given up: half a minute. A watch is
+/// more patient.
+const ATTEMPTS: u32 = 10;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArguments {
@@ -41,7 +45,7 @@ pub(super) struct ServerArguments {
 /// Where a command works.
 pub(super) enum Target {
     Directory(DataDir),
-    Server(Remote),
+    Server(Box<Remote>),
 }
 
 impl Target {
@@ -75,9 +79,9 @@ impl Target {
             Some(data_given) if data_given > server_given => {
                 Ok(Self::Directory(DataDir::new(data)?))
             }
-            _ => Ok(Self::Server(Remote {
+            _ => Ok(Self::Server(Box::new(Remote {
                 options: arguments.options(url)?,
-            })),
+            }))),
         }
     }
 
@@ -128,6 +132,7 @@ impl ServerArguments {
 
     fn options(&self, url: &str) -> Result<ClientOptions, CliError> {
         let mut options = ClientOptions::new(url);
+        options.retry.attempts = ATTEMPTS;
         if let Some(path) = &self.server_ca {
             options = options.with_ca_pem(read_public(path)?.to_vec());
         }
@@ -160,10 +165,17 @@ impl From<FileError> for CliError {
 
 /// A server and how to reach it.
 pub(super) struct Remote {
-    pub(super) options: ClientOptions,
+    options: ClientOptions,
 }
 
 impl Remote {
+    /// The same server, with other options.
+    pub(super) fn with(&self, change: impl FnOnce(&mut ClientOptions)) -> Self {
+        let mut options = self.options.clone();
+        change(&mut options);
+        Self { options }
+    }
+
     /// Connects, and does `work` on this thread.
     pub(super) fn run<T>(
         &self,

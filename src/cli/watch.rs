@@ -13,7 +13,7 @@ use super::error::CliError;
 use super::output::Out;
 use super::remote::{ServerArguments, Target};
 use super::show;
-use crate::client::Client;
+use crate::client::{Client, Retry};
 use crate::entry::{ContextId, Entry};
 
 /// Entries that may wait to be printed.
@@ -54,7 +54,9 @@ pub(super) fn run(target: &Target, arguments: &WatchArguments) -> Result<(), Cli
             ),
         );
     };
-    remote.run(async |client| watch(&client, &context, arguments).await)
+    remote
+        .with(|options| options.retry = Retry::default())
+        .run(async |client| watch(&client, &context, arguments).await)
 }
 
 async fn watch(

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
 use crate::support::{Place, Ran, Running, SAMPLE, Server, command, fields, run_with};
 
 fn store() -> Place {
@@ -316,4 +318,75 @@ fn a_token_comes_from_a_file_that_others_cannot_read() {
     served.run(&with_file).refuses(3, "PERMISSION_DENIED");
     write(&token, "abcdefghijklmnop\n# mine\n", 0o600);
     served.run(&with_file).expect(0);
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn certificate(authority: &Authority) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+#[test]
+fn both_sides_prove_who_they_are() {
+    let place = store();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = |params: &CertificateParams| {
+        Authority::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap()
+    };
+    let (ours, other) = (authority(&params), authority(&params));
+    let write = |name: &str, text: &str| {
+        let path = place.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key) = certificate(&ours);
+    let (cert, key) = (write("cert", &cert), write("key", &key));
+    let (ca, other_ca) = (write("ca", &ours.pem()), write("other-ca", &other.pem()));
+    let (other_cert, other_key) = certificate(&other);
+    let (other_cert, other_key) = (write("cert2", &other_cert), write("key2", &other_key));
+    let mut serve = place.command("s", &["serve", "--grpc", "127.0.0.1:0"]);
+    serve.args([
+        "--grpc-cert",
+        &cert,
+        "--grpc-key",
+        &key,
+        "--grpc-client-ca",
+        &ca,
+    ]);
+    let server = Server::start(serve);
+    let url = format!("https://{}", server.grpc);
+    let contexts = |arguments: &[&str]| {
+        let mut command = command();
+        command.args(["contexts", "--server", &url]).args(arguments);
+        run_with(command, b"")
+    };
+    let me = ["--server-cert", &cert, "--server-key", &key];
+    contexts(&[&["--server-ca", &ca], &me[..]].concat()).expect(0);
+    // A server that nobody vouches for, and clients that nobody vouches for.
+    contexts(&[&["--server-ca", &other_ca], &me[..]].concat()).refuses(3, "cannot connect");
+    assert_eq!(contexts(&["--server-ca", &ca]).status, 3);
+    let stranger = [
+        "--server-ca",
+        &ca,
+        "--server-cert",
+        &other_cert,
+        "--server-key",
+        &other_key,
+    ];
+    assert_eq!(contexts(&stranger).status, 3);
+    contexts(&["--server-ca", &ca, "--server-cert", &cert]).expect(2);
+    contexts(&[
+        "--server-ca",
+        &ca,
+        "--server-cert",
+        &key,
+        "--server-key",
+        &cert,
+    ])
+    .refuses(2, "PEM");
 }

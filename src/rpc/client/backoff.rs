@@ -35,7 +35,8 @@ impl Retry {
         }
         let doublings = failures.saturating_sub(1).min(31);
         let whole = self.first.saturating_mul(1 << doublings).min(self.longest);
-        Some(whole - whole.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0))
+        let shorter = whole.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0);
+        Some(whole.saturating_sub(shorter))
     }
 }
 

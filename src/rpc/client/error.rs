@@ -111,14 +111,16 @@ impl ClientError {
     #[must_use]
     pub const fn is_undecided(&self) -> bool {
         match self {
-            Self::Lost { .. } | Self::Timeout { .. } => true,
             Self::Status { code, .. } => matches!(
                 code,
                 Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
             ),
-            // Something was stored, but what?
-            Self::Unverified { .. } | Self::OutOfOrder { .. } => true,
-            _ => false,
+            // Of the last two, something was stored, but what?
+            Self::Lost { .. }
+            | Self::Timeout { .. }
+            | Self::Unverified { .. }
+            | Self::OutOfOrder { .. } => true,
+            Self::Options { .. } | Self::Connect { .. } => false,
         }
     }
 
@@ -133,11 +135,11 @@ impl ClientError {
             },
             // It was made here, of what happened to the connection.
             Some(source) => {
-                if causes(source).any(|cause| cause.is::<tonic::TimeoutExpired>()) {
+                if has::<tonic::TimeoutExpired>(source) {
                     return Self::Timeout { after };
                 }
                 let reason = chain(source);
-                if causes(source).any(|cause| cause.is::<tonic::ConnectError>()) {
+                if has::<tonic::ConnectError>(source) {
                     return Self::Connect { reason };
                 }
                 Self::Lost { reason }
@@ -158,6 +160,10 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         error.source()
     };
     std::iter::successors(Some(error), below).take(CAUSES_MAX)
+}
+
+fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.downcast_ref::<E>().is_some())
 }
 
 /// An error and its causes in one line, each said once.

@@ -16,6 +16,9 @@ use crate::rpc::proto::context as proto;
 /// before it do not count any more.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
+/// A failure is logged as a warning once there were so many in a row.
+const TOLD_AFTER: u32 = 4;
+
 /// The entries of a context, from a place on.
 #[derive(Debug)]
 pub struct Watch {
@@ -124,7 +127,11 @@ impl Watch {
             self.failures = 0;
             return Err(error);
         };
-        tracing::debug!(%error, ?wait, after = self.order.last, "the watch asks again");
+        if self.failures == TOLD_AFTER {
+            tracing::warn!(%error, "the server is out of reach or busy: the watch goes on asking");
+        } else {
+            tracing::debug!(%error, ?wait, after = self.order.last, "the watch asks again");
+        }
         self.not_before = Some(Instant::now() + wait);
         Ok(())
     }

@@ -136,21 +136,21 @@ async fn a_message_has_a_limit_and_an_archive_is_verified() {
     );
 }
 
-fn page(sequences: &[u64], latest: u64, next: u64) -> Result<GetResponse, Status> {
-    Ok(GetResponse {
+fn page(sequences: &[u64], latest: u64, next: u64) -> GetResponse {
+    GetResponse {
         entries: sequences.iter().map(|at| entry("k", *at)).collect(),
         latest_sequence: latest,
         next_after_sequence: next,
-    })
+    }
 }
 
 #[tokio::test]
 async fn pages_follow_one_another() {
     let server = Scripted::with(Script {
         pages: [
-            page(&[1, 2], 3, 2),
+            Ok(page(&[1, 2], 3, 2)),
             Err(Status::unavailable("later")),
-            page(&[3], 3, 0),
+            Ok(page(&[3], 3, 0)),
         ]
         .into(),
         ..Script::default()
@@ -196,7 +196,7 @@ async fn a_page_that_leads_astray_is_refused() {
         (&without, page(&[5], 9, 6)),
     ] {
         let server = Scripted::with(Script {
-            pages: [wrong.clone()].into(),
+            pages: [Ok(wrong.clone())].into(),
             ..Script::default()
         });
         let client = server.client().await;
@@ -204,7 +204,7 @@ async fn a_page_that_leads_astray_is_refused() {
         assert!(error.is_verification_failure(), "{wrong:?}: {error}");
     }
     let server = Scripted::with(Script {
-        pages: [page(&[5, 9], 9, 0), page(&[], 9, 7)].into(),
+        pages: [Ok(page(&[5, 9], 9, 0)), Ok(page(&[], 9, 7))].into(),
         ..Script::default()
     });
     let client = server.client().await;
