@@ -106,7 +106,8 @@ impl Shared {
             .and_then(|value| parse_timeout(value.as_bytes()));
         let most = self.config.request_deadline;
         // A little earlier, so that the answer is there in time.
-        own.map_or(most, |own| (own - (own / 10).min(ANSWER_TIME)).min(most))
+        let earlier = |own: Duration| own.saturating_sub((own / 10).min(ANSWER_TIME));
+        own.map_or(most, |own| earlier(own).min(most))
     }
 
     /// Completes when streams that do not end by themselves are to end.
@@ -254,10 +255,7 @@ mod tests {
     fn deadlines_are_read_as_the_protocol_says() {
         let parsed = |text: &str| parse_timeout(text.as_bytes());
         assert_eq!(parsed("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(
-            parsed("99999999H"),
-            Some(Duration::from_secs(359_999_996_400))
-        );
+        assert_eq!(parsed("99999999H"), Some(Duration::from_hours(99_999_999)));
         assert_eq!(parsed("20m"), Some(Duration::from_millis(20)));
         assert_eq!(parsed("0n"), Some(Duration::ZERO));
         for wrong in ["", "S", "1", "123456789S", "-1S", "1s", "1.5S", "\u{663}S"] {

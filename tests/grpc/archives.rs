@@ -123,7 +123,9 @@ async fn a_snapshot_that_is_too_large_says_what_else_to_do() {
     }
     .start();
     let mut client = node.client().await;
-    append(&mut client, "c", "k", &[1; 60 << 10]).await.unwrap();
+    append(&mut client, "c", "k", &vec![1; 60 << 10])
+        .await
+        .unwrap();
     let fits = within(client.snapshot(of("c"))).await.unwrap().into_inner();
     append(&mut client, "c", "k", &[2; 4 << 10]).await.unwrap();
     let outcome = within(client.snapshot(of("c"))).await;

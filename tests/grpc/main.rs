@@ -9,6 +9,7 @@ mod calls;
 mod guard;
 mod hostile;
 mod lifecycle;
+mod logs;
 mod old;
 mod support;
 mod tls;
