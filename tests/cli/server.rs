@@ -212,12 +212,12 @@ fn a_watch_outlives_its_server() {
     place.run("s", &append).expect(0);
     let server = serve(&place, &address);
     assert_eq!([4, 5], [sequence(watch.line()), sequence(watch.line())]);
-    let served = Served { place, server };
-    served.append("c", "after").expect(0);
+    let again = Served { place, server };
+    again.append("c", "after").expect(0);
     assert_eq!(sequence(watch.line()), 6);
     let (status, rest) = watch.stop("INT");
     assert_eq!((status, rest.len()), (0, 0));
-    assert_eq!(served.server.stop("TERM"), 0);
+    assert_eq!(again.server.stop("TERM"), 0);
 }
 
 #[test]
@@ -300,24 +300,24 @@ fn a_token_comes_from_a_file_that_others_cannot_read() {
     let tokens = tokens.to_str().unwrap();
     let serve = ["serve", "--grpc", "127.0.0.1:0", "--grpc-tokens", tokens];
     let server = Server::start(place.command("s", &serve));
-    let served = Served { place, server };
+    let guarded = Served { place, server };
     let append = ["append", "--context", "c", "--key", "k", "--payload", "p"];
     let with_file = [&append[..], &["--token-file", token.to_str().unwrap()]].concat();
-    let refused = served.run(&append).refuses(3, "UNAUTHENTICATED");
+    let refused = guarded.run(&append).refuses(3, "UNAUTHENTICATED");
     assert!(
         refused.stderr.contains("--token-file"),
         "{}",
         refused.stderr
     );
-    served.run(&with_file).refuses(3, "token");
+    guarded.run(&with_file).refuses(3, "token");
     write(&token, "abcdefghijklmnop\n", 0o644);
-    served.run(&with_file).refuses(3, "chmod 600");
+    guarded.run(&with_file).refuses(3, "chmod 600");
     write(&token, "\n", 0o600);
-    served.run(&with_file).refuses(2, "no token");
+    guarded.run(&with_file).refuses(2, "no token");
     write(&token, "ABCDEFGHIJKLMNOP", 0o600);
-    served.run(&with_file).refuses(3, "PERMISSION_DENIED");
+    guarded.run(&with_file).refuses(3, "PERMISSION_DENIED");
     write(&token, "abcdefghijklmnop\n# mine\n", 0o600);
-    served.run(&with_file).expect(0);
+    guarded.run(&with_file).expect(0);
 }
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
