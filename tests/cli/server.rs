@@ -210,9 +210,12 @@ fn a_watch_outlives_its_server() {
     ];
     place.run("s", &append).expect(0);
     place.run("s", &append).expect(0);
-    let server = serve(&place, &address);
+    let anew = serve(&place, &address);
     assert_eq!([4, 5], [sequence(watch.line()), sequence(watch.line())]);
-    let again = Served { place, server };
+    let again = Served {
+        place,
+        server: anew,
+    };
     again.append("c", "after").expect(0);
     assert_eq!(sequence(watch.line()), 6);
     let (status, rest) = watch.stop("INT");
