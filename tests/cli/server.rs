@@ -170,6 +170,19 @@ fn lines_are_stored_in_order_and_the_first_that_is_not_is_named() {
         ran.stderr
     );
     assert!(ran.stderr.contains("Line 3 is the first"), "{}", ran.stderr);
+    // Lines of other contexts were under way by then.
+    let other = |name: &str| format!("{{\"key\":\"k\",\"payload\":\"\",\"context\":\"{name}\"}}\n");
+    let input = [other("e"), line("d"), other("f"), other("g")].concat();
+    let ran = served.run_in(&append, input.as_bytes());
+    let ran = ran.refuses(2, "line 2: ALREADY_EXISTS");
+    assert!(
+        ran.stderr.contains("Line 1 is stored. Line 2 is the first")
+            && ran
+                .stderr
+                .contains("Behind it lines 3, 4 of other contexts are stored"),
+        "{}",
+        ran.stderr
+    );
     let ran = served.run_in(&append, b"{\"key\":\"k\"}\n");
     let ran = ran.refuses(2, "line 1: exactly one of");
     assert!(ran.stderr.contains("Nothing was stored"), "{}", ran.stderr);

@@ -113,7 +113,12 @@ impl ClientError {
         match self {
             Self::Status { code, .. } => matches!(
                 code,
-                Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
+                // A server that is going away says this of what it had begun.
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::Cancelled
+                    | Code::Unknown
+                    | Code::Internal
             ),
             // Of the last two, something was stored, but what?
             Self::Lost { .. }

@@ -12,7 +12,7 @@ async fn an_append_is_repeated_only_if_that_is_safe() {
     let server = Scripted::with(script());
     let client = server.client().await;
     let error = client.append(&context(), &draft("k")).await.unwrap_err();
-    assert!(error.is_retryable() && !error.is_undecided(), "{error}");
+    assert!(error.is_retryable() && error.is_undecided(), "{error}");
     assert_eq!(server.see(|script| script.append_requests.len()), 1);
 
     let server = Scripted::with(script());
@@ -46,6 +46,7 @@ async fn an_append_is_repeated_only_if_that_is_safe() {
     let error = client.append_with_retry(&context(), draft("k")).await;
     let error = error.unwrap_err();
     assert_eq!(error.to_string(), "ALREADY_EXISTS: used before");
+    assert!(!error.is_retryable() && !error.is_undecided());
     assert_eq!(server.see(|script| script.append_requests.len()), 1);
 }
 
