@@ -2,6 +2,7 @@
 //! a panic if an invariant is broken. They are here so that `cargo test` runs
 //! each of them on its seeds in `fuzz/corpus/`.
 //!
+//! * `archive`: arbitrary, changed and rearranged archives;
 //! * `decode`: headers, runs, notes, directory nodes: one spelling each;
 //! * `proofs`: no proof, span, path or descent answer verifies for anything
 //!   but the statement it belongs to;
@@ -20,6 +21,7 @@
     clippy::unwrap_used
 )]
 
+mod archive;
 mod crash;
 mod decode;
 mod proofs;
@@ -28,6 +30,7 @@ mod segment;
 mod tests;
 mod wire;
 
+pub use archive::archive_read;
 pub use crash::store_crash_cycles;
 pub use decode::{directory_node, entry_decode, note_open};
 pub use proofs::{proof_malleability, tree_append};
@@ -41,7 +44,8 @@ use crate::store::{Clock, StoreOptions};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target but the canary.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
+    ("archive_read", archive_read),
     ("directory_node", directory_node),
     ("entry_decode", entry_decode),
     ("note_open", note_open),

@@ -15,13 +15,15 @@
 //! | 0 bytes | [`hash`], [`encoding`], [`entry`], [`lamport`], [`limits`] | clock, files, async, logging |
 //! | 1 tree | [`tree`] | the same |
 //! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`ledger`] | the same; keys and randomness are arguments |
-//! | 3 engines and disk, blind to each other | `store`, `sync` | store: sockets, async; sync: sockets, files, async |
+//! | 3 engines and disk, blind to each other | `store`, `sync`, `archive` | store: sockets, async; the others: sockets, files, async |
 //! | 4 node | `node`, `rpc` | policy |
 //! | 5 shell | `cli`, `main.rs` | logic worth testing |
 //!
 //! Without default features only layers 0 to 2 are built: a verifier for
 //! auditors. The formats are written down in `spec/`.
 
+#[cfg(feature = "store")]
+pub mod archive;
 #[cfg(feature = "node")]
 pub mod cli;
 pub mod directory;

@@ -119,6 +119,21 @@ pub const PAYLOADS_PER_REQUEST_MAX: usize = 64;
 /// Notes in one reply.
 pub const NOTES_PER_REPLY_MAX: usize = 64;
 
+/// Bytes of an archive's first lines: the line of its version (27), of its
+/// context (9 and the name), of its size (6 and 19 digits), of its root (50),
+/// and an empty one.
+pub const ARCHIVE_HEADER_BYTES_MAX: usize = 27 + 9 + CONTEXT_ID_BYTES_MAX + 6 + 19 + 50 + 1;
+/// The header of a section of an archive.
+pub const ARCHIVE_SECTION_HEADER_BYTES: usize = 48;
+/// Bytes in the body of any section of an archive: 8 MiB.
+pub const ARCHIVE_SECTION_BYTES_MAX: usize = 8 << 20;
+/// Bytes in the body of a section of runs: any run fits.
+pub const ARCHIVE_RUNS_BYTES_MAX: usize = 4 + RUN_BYTES_MAX;
+/// What stands in front of a payload in an archive: hash and length.
+pub const ARCHIVE_PAYLOAD_FIXED_BYTES: usize = 36;
+/// Bytes in the body of the end of an archive.
+pub const ARCHIVE_END_BYTES: usize = 48;
+
 /// Bytes of one NDJSON line: a payload in base64, its metadata, and headroom.
 pub const NDJSON_LINE_BYTES_MAX: usize = 8 << 20;
 /// Lines of one NDJSON batch.
@@ -152,6 +167,13 @@ const _: () = {
     assert!(KEY_BYTES_MAX <= 0xffff);
     assert!(REQUEST_ID_BYTES_MAX <= 0xffff);
     assert!(METADATA_BYTES_MAX - 1 <= 0xffff);
+    assert!(ARCHIVE_HEADER_BYTES_MAX == 1136);
+    // The largest size has 19 digits.
+    assert!(SEQUENCE_MAX >= 10u64.pow(18) && SEQUENCE_MAX < 10u64.pow(19));
+    // Any run fits its section, and any payload with its hash and length.
+    assert!(4 + RUN_BYTES_MAX <= ARCHIVE_RUNS_BYTES_MAX);
+    assert!(ARCHIVE_RUNS_BYTES_MAX <= ARCHIVE_SECTION_BYTES_MAX);
+    assert!(ARCHIVE_PAYLOAD_FIXED_BYTES + PAYLOAD_BYTES_MAX <= ARCHIVE_SECTION_BYTES_MAX);
     // base64 of a full payload and escaped metadata fit a line.
     assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 6 * METADATA_BYTES_MAX < NDJSON_LINE_BYTES_MAX);
 };

@@ -162,6 +162,19 @@ impl RunBuilder {
         Ok(())
     }
 
+    /// Adds an entry of another run as it stands there.
+    fn push_encoded(&mut self, entry: &RunEntry<'_>) {
+        if self.ends.is_empty() {
+            self.first = entry.header.sequence;
+        }
+        self.headers.extend_from_slice(entry.header_bytes);
+        // As many headers and payloads as in the other run, or fewer.
+        self.ends
+            .push(u32::try_from(self.headers.len()).unwrap_or(u32::MAX));
+        self.payloads
+            .extend_from_slice(entry.inline_payload.unwrap_or(&[]));
+    }
+
     /// Appends the run's bytes to `out` and starts anew.
     pub fn finish_into(&mut self, out: &mut Vec<u8>) {
         self.write_into(out);
@@ -332,6 +345,23 @@ impl<'a> Run<'a> {
             from = end;
             Some(header)
         })
+    }
+
+    /// The run with only its entries behind `after`: for who has the others
+    /// already. Empty if it has none.
+    pub fn cut(&self, after: u64) -> Result<Vec<u8>, DecodeError> {
+        let mut rest = RunBuilder::default();
+        for entry in self.entries() {
+            let entry = entry?;
+            if entry.header.sequence > after {
+                rest.push_encoded(&entry);
+            }
+        }
+        let mut out = Vec::new();
+        if rest.count() > 0 {
+            rest.finish_into(&mut out);
+        }
+        Ok(out)
     }
 
     /// Checks every inline payload against its header.

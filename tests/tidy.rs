@@ -32,8 +32,8 @@ const OUTSIDE: [&str; 2] = ["fuzzing", "lib"];
 const PURE_BANNED: [&str; 5] = ["std::fs", "std::time", "std::net", "tokio", "tracing"];
 /// Text that the store must not hold.
 const STORE_BANNED: [&str; 3] = ["tokio", "quinn", "std::net"];
-/// Text that the sync engines must not hold.
-const SYNC_BANNED: [&str; 6] = [
+/// Text that the sync engines and the archive must not hold.
+const ENGINE_BANNED: [&str; 6] = [
     "std::fs",
     "std::net",
     "tokio",
@@ -242,7 +242,7 @@ fn check_touch(file: &str, code: &str) -> Vec<String> {
     let banned: &[&str] = match (module, layer_of(module)) {
         (_, Some(0..=2)) => &PURE_BANNED,
         ("store", _) => &STORE_BANNED,
-        ("sync", _) => &SYNC_BANNED,
+        ("sync" | "archive", _) => &ENGINE_BANNED,
         _ => &[],
     };
     let mut wrong = find_words(file, code, banned);
@@ -431,6 +431,7 @@ mod checker {
         refused("store/log.rs", "use std::net::UdpSocket;", "std::net");
         refused("sync/source.rs", "use std::time::Instant;", "Instant");
         refused("sync/source.rs", "use std::time::SystemTime;", "SystemTime");
+        refused("archive/write.rs", "use std::fs::File;", "std::fs");
         refused("node/quic.rs", "SystemTime::now()", "SystemTime");
         passes("node/clock.rs", "SystemTime::now()");
         passes(

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// How many good and bad cases each file has, so that none is lost unnoticed.
-const COUNTS: [(&str, usize, usize); 12] = [
+const COUNTS: [(&str, usize, usize); 13] = [
     ("hashes", 6, 0),
     ("entry", 9, 20),
     ("run", 3, 11),
@@ -27,8 +27,9 @@ const COUNTS: [(&str, usize, usize); 12] = [
     ("tiles", 5, 11),
     ("note", 12, 26),
     ("directory", 15, 26),
-    ("log", 15, 30),
-    ("index", 16, 61),
+    ("log", 15, 37),
+    ("index", 18, 61),
+    ("archive", 1, 45),
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -113,7 +114,10 @@ mod store {
 
     use converge_ledger::directory::Opening;
     use converge_ledger::entry::{ContextId, Draft};
-    use converge_ledger::ledger::{Ingest, ReadLedger, ReadMirror, SeenHead};
+    use converge_ledger::hash::{self, Hash};
+    use converge_ledger::ledger::{
+        HistoryPart, Ingest, ReadHistory, ReadLedger, ReadMirror, SeenHead,
+    };
     use converge_ledger::note::{OriginName, SignerKey};
     use converge_ledger::run::{CheckedPayload, CheckedSpan, SignedContext, encode_span};
     use converge_ledger::store::disk::{Disk, MemoryDisk};
@@ -254,6 +258,36 @@ mod store {
         write_once("indexed", &[5; 32], &disk);
     }
 
+    /// A context that was loaded, one that was begun and never named, and
+    /// entries behind them.
+    #[test]
+    #[ignore = "writes tests/vectors/loaded.json if it is not there"]
+    fn make_loaded() {
+        let (_, from) = new_store("elsewhere.example", 7, StoreRole::Own);
+        let (disk, store) = new_store("loaded.example", 9, StoreRole::Own);
+        put(&from, &[("a", b"one"), ("a", &[7; 5000])]);
+        put(&from, &[("a", b"two")]);
+        put(&store, &[("b", b"uno")]);
+        let history = from.view().history(&id("a")).unwrap().unwrap();
+        let payload =
+            |hash: &Hash| CheckedPayload::new(history.outside_payload(hash).unwrap()).unwrap();
+        let part = |after, hashes: &[Hash]| HistoryPart {
+            runs: history.runs(after, 1).unwrap(),
+            payloads: hashes.iter().map(payload).collect(),
+        };
+        let outside = [hash::content(&[7; 5000])];
+        let mut begun = store.loader(&id("never")).unwrap();
+        begun.push(part(0, &outside)).unwrap();
+        let mut loader = store.loader(&id("loaded")).unwrap();
+        loader.push(part(0, &outside)).unwrap();
+        put(&store, &[("c", b"ein")]);
+        loader.push(part(2, &[])).unwrap();
+        loader.finish(history.root()).unwrap();
+        put(&store, &[("loaded", b"three"), ("c", b"zwei")]);
+        store.close().unwrap();
+        write_once("loaded", &[9; 32], &disk);
+    }
+
     fn audited(disk: &MemoryDisk) -> Option<AuditReport> {
         let report = audit(disk, &mut |_| ()).ok()?;
         report.first_bad.is_none().then_some(report)
@@ -261,7 +295,7 @@ mod store {
 
     #[test]
     fn the_logs_audit_as_they_say() {
-        for name in ["store", "mirror", "indexed"] {
+        for name in ["store", "mirror", "indexed", "loaded"] {
             let file = committed(name);
             let report = audited(&disk_of(&log_of(name))).expect("a clean audit");
             assert_eq!(report.origin, file["vkey"].as_str().unwrap());
@@ -279,7 +313,7 @@ mod store {
     /// Every byte of the log below its last mark matters.
     #[test]
     fn a_changed_byte_anywhere_is_found() {
-        for name in ["store", "mirror", "indexed"] {
+        for name in ["store", "mirror", "indexed", "loaded"] {
             let files = log_of(name);
             let last = files.keys().next_back().unwrap();
             assert!(audited(&disk_of(&files)).is_some());
@@ -336,7 +370,7 @@ mod index {
 
     #[test]
     fn the_index_holds_what_the_chapter_makes_of_the_log() {
-        for log in [INDEXED, "store", "mirror"] {
+        for log in [INDEXED, "store", "mirror", "loaded"] {
             let disk = with_index(log);
             assert_eq!(index_of(log, &disk).rows(), rows_of(log), "{log}");
             let again = open(log, &disk).unwrap();

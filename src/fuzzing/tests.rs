@@ -129,6 +129,33 @@ fn write_the_seeds() {
     write_proofs();
     write_stores();
     write_frames();
+    write_archives();
+}
+
+fn write_archives() {
+    let archive = archive::honest();
+    seed("archive_read", "raw", &[0], &archive);
+    seed("archive_read", "first-lines", &[0], &archive[..120]);
+    seed("archive_read", "changed", &[1], [0, 2, 3, b'x', 1, 2]);
+    for (name, at) in [("title", 30u16), ("runs", 200), ("payloads", 8000)] {
+        let [low, high] = at.to_le_bytes();
+        let mended = [low, high, 1, 9, low, high, 0xc1, 7];
+        seed("archive_read", &format!("mended-{name}"), &[2], mended);
+    }
+    for (name, moves) in [
+        ("same", &[][..]),
+        ("swapped", &[0, 1, 0, 0, 0]),
+        ("dropped", &[1, 1, 0]),
+        ("doubled", &[2, 1, 0, 1, 0]),
+        ("kind", &[3, 0, 0, 4]),
+        ("byte", &[4, 1, 0, 40, 0, 9]),
+        ("split", &[5, 0, 0, 128, 1, 5, 1, 0, 29, 16]),
+    ] {
+        // The first lines as they are, the end in its place.
+        let count = moves.len().div_ceil(5).to_le_bytes()[0];
+        let choices = [&[1, 0, count, 0][..], moves].concat();
+        seed("archive_read", &format!("rearranged-{name}"), &[3], choices);
+    }
 }
 
 fn write_frames() {

@@ -5,11 +5,13 @@
 //! * `serve`: answers mirrors from a ledger;
 //! * `mirror`: catches a store up with a source;
 //! * `frames`: whole frames on a stream, with deadlines;
+//! * `archives`: snapshots of a store written out and read in;
 //! * `clock`: the only place that reads time.
 //!
 //! No policy here: whom to serve, what to follow and how often is decided by
 //! the caller. Reads of a ledger block and run on blocking threads.
 
+pub mod archives;
 pub mod clock;
 mod frames;
 pub mod mirror;

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod index;
+mod load;
 mod mirror;
 mod offline;
 mod recovery;

@@ -52,9 +52,20 @@ fn formats() -> Vec<Value> {
         at.extend([9, 1, 0, 0]);
         at
     };
-    let mut state = vec![1, 0, 0, 0, 0, 0, 0, 0];
+    let mut state = vec![2, 0, 0, 0, 0, 0, 0, 0];
     state.extend([[0xaa; 16], [0xbb; 16]].concat());
-    let numbers: [u64; 9] = [(3 << 32) + 640, (3 << 32) + 320, 0, 0, 2, 300, 4, 1160, 77];
+    let numbers: [u64; 10] = [
+        (3 << 32) + 640,
+        (3 << 32) + 320,
+        0,
+        0,
+        2,
+        2,
+        300,
+        4,
+        1160,
+        77,
+    ];
     state.extend(numbers.map(u64::to_le_bytes).concat());
     state.extend([1, 0, 2, 0, 1, 0]);
     state.extend(b"k");
@@ -72,9 +83,10 @@ fn formats() -> Vec<Value> {
         [context, vec![level], index].concat()
     };
     let empty = [vec![0; 40], Frontier::new().to_bytes()].concat();
-    let good: [(&str, u8, Vec<u8>, Vec<u8>); 8] = [
+    let good: [(&str, u8, Vec<u8>, Vec<u8>); 9] = [
         ("a mirror in mid-sync", 1, b"covered".to_vec(), state),
         ("a context without entries", 5, key(&[7]), empty),
+        ("a number without a name", 3, key(&[7]), Vec::new()),
         ("a run of eight keys", 6, key(&[1, 257]), run(256, &eight)),
         ("a run of more keys", 6, key(&[1, 513]), run(9, &[255])),
         ("a tile of level 2", 7, tile(2), vec![5; 64]),
@@ -176,8 +188,8 @@ const UNTRUE: [(u8, Change); 8] = [
         ("is another origin's", "the head does not open", |v| {
             let other = *b"vectors.example+f1320472+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
             let len = u8::try_from(other.len()).unwrap();
-            v.truncate(118);
-            v[112] = len;
+            v.truncate(126);
+            v[120] = len;
             v.extend(other);
         }),
     ),
@@ -366,7 +378,7 @@ fn pages() -> Vec<Value> {
 }
 
 pub(crate) fn index() -> Value {
-    let mut cases: Vec<Value> = [LOG, "store", "mirror"].map(rows_case).to_vec();
+    let mut cases: Vec<Value> = [LOG, "store", "mirror", "loaded"].map(rows_case).to_vec();
     cases.extend(formats());
     cases.extend(bad_rows());
     cases.extend(pages());

@@ -124,11 +124,34 @@ impl Rebuilt {
 
     fn context(&mut self, body: &[u8]) {
         let id = std::str::from_utf8(&body[8..]).unwrap();
-        let path = ContextId::new(id).unwrap().path();
         let context = u64::from_le_bytes(body[..8].try_into().unwrap());
+        self.name(context, id);
+        self.begin(id);
+    }
+
+    fn name(&mut self, context: u64, id: &str) {
+        let path = ContextId::new(id).unwrap().path();
         self.put(2, id.as_bytes(), context.to_le_bytes().to_vec());
         self.put(3, &be(context), id.as_bytes().to_vec());
         self.put(4, path.as_bytes(), context.to_le_bytes().to_vec());
+    }
+
+    /// What is loaded gets its name: size and root are as it says.
+    fn named(&mut self, body: &[u8]) {
+        let n = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().unwrap());
+        let (context, size) = (n(0), n(8));
+        let id = std::str::from_utf8(&body[48..]).unwrap();
+        let at = usize::try_from(context).unwrap() - 1;
+        let loaded = &mut self.contexts[at];
+        assert_eq!((loaded.id.as_str(), loaded.after.size()), ("", size));
+        assert_eq!(loaded.after.root().as_bytes(), &body[16..48]);
+        id.clone_into(&mut loaded.id);
+        self.changed.insert(at);
+        self.name(context, id);
+    }
+
+    /// A number is used; without a name its context does not exist yet.
+    fn begin(&mut self, id: &str) {
         self.contexts.push(Context {
             id: id.to_owned(),
             after: Accumulator::default(),
@@ -141,6 +164,10 @@ impl Rebuilt {
     fn run(&mut self, position: u64, body: &[u8]) {
         let context = u64::from_le_bytes(body[..8].try_into().unwrap());
         let at = usize::try_from(context).unwrap() - 1;
+        if at == self.contexts.len() {
+            self.put(3, &be(context), Vec::new());
+            self.begin("");
+        }
         let run = Run::decode(&body[8..]).unwrap();
         let (mut keys, mut ids) = (Vec::new(), Vec::new());
         let (mut payloads, mut nodes) = (0, Vec::new());
@@ -162,7 +189,9 @@ impl Rebuilt {
         grown.requests += ids.len() as u64;
         grown.run_bytes += body.len() as u64;
         grown.payload_bytes += payloads;
-        self.changed.insert(at);
+        if !grown.id.is_empty() {
+            self.changed.insert(at);
+        }
         let mut value = place(position, body);
         value.extend(u16::try_from(run.count()).unwrap().to_le_bytes());
         if keys.len() > 8 {
@@ -241,7 +270,8 @@ impl Rebuilt {
         for (context, state) in (1..).zip(&contexts) {
             self.put(5, &be(context), state.accumulator());
         }
-        let entries = contexts.iter().map(|context| context.after.size()).sum();
+        let named = || contexts.iter().filter(|context| !context.id.is_empty());
+        let entries = named().map(|context| context.after.size()).sum();
         let mut state = vec![2, 0, 0, 0, 0, 0, 0, 0];
         state.extend([store_id, chain].concat());
         let fields = [
@@ -249,7 +279,7 @@ impl Rebuilt {
             last,
             self.head[0],
             self.head[1],
-            contexts.len() as u64,
+            named().count() as u64,
             contexts.len() as u64,
             entries,
         ];
@@ -304,6 +334,7 @@ pub(crate) fn rows_of(log: &str) -> Rows {
                 rebuilt.loose.push((place(position, body), part));
             }
             7 => rebuilt.seen(position, body),
+            12 => rebuilt.named(body),
             // A mark or a seal.
             _ => continue,
         }
@@ -369,6 +400,8 @@ pub(crate) fn read_row(table: u8, key: &[u8], value: &[u8]) -> Option<Value> {
             covered.then(|| read_state(&mut v))??
         }
         2 => json!({ "id": id_of(k.take(key.len())?)?, "context": v.le(8)? }),
+        // A number without a name.
+        3 if value.is_empty() => json!({ "context": k.be(8)?, "id": null }),
         3 => json!({ "context": k.be(8)?, "id": id_of(v.take(value.len())?)? }),
         4 => json!({ "path": hex(k.take(32)?), "context": v.le(8)? }),
         5 => {

@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use converge_ledger::entry::leaf_hash;
 use converge_ledger::hash;
 use converge_ledger::note::{OriginName, SignerKey};
+use converge_ledger::run::Run;
 use converge_ledger::store::disk::MemoryDisk;
 use converge_ledger::store::{Clock, Opened, Store, StoreOptions, audit};
+use converge_ledger::tree::Frontier;
 use serde_json::{Value, json};
 
 use super::formats::run_of;
@@ -303,6 +306,21 @@ fn untrue(files: &Files) -> Vec<Changed> {
     let end = 2 << 32 | files[SEGMENT_2].len() as u64;
     let context = |number: u64, id: &[u8]| [&number.to_le_bytes()[..], id].concat();
     let run = |number: u64, first| [&number.to_le_bytes()[..], &run_of(first, 1)].concat();
+    let named = |number: u64, size: u64, id: &[u8]| {
+        let fields = [number, size].map(u64::to_le_bytes).concat();
+        [&fields[..], &[0; 32], id].concat()
+    };
+    // One entry under number 3, and what is to name it.
+    let first = run(3, 1);
+    let root = {
+        let mut frontier = Frontier::new();
+        let headers = Run::decode(&first[8..]).unwrap();
+        for header in headers.headers() {
+            frontier.append(leaf_hash(header)).unwrap();
+        }
+        frontier.root()
+    };
+    let loaded = |name: &[u8]| vec![forged(files, 0, &[(3, 1, &first), (12, 2, name)])];
     let one = |kind: u8, body: &[u8]| vec![forged(files, 0, &[(kind, 3, body)])];
     // The first head: its record begins at 1088 of segment 1.
     let head = &files[SEGMENT_1][1088 + 64..1088 + 64 + 235];
@@ -313,7 +331,7 @@ fn untrue(files: &Files) -> Vec<Changed> {
             "synced_through above its start",
             vec![forged(files, end + 64, &[(10, 3, &[])])],
         ),
-        ("a record of type 12", "unknown type", one(12, &[])),
+        ("a record of type 13", "unknown type", one(13, &[])),
         ("a note record", "reserved type", one(8, b"note")),
         (
             "a second store record",
@@ -335,7 +353,42 @@ fn untrue(files: &Files) -> Vec<Changed> {
             "control character",
             one(2, &context(3, b"\n")),
         ),
-        ("a run of no context", "context unknown", one(3, &run(3, 1))),
+        ("a run of no context", "context unknown", one(3, &run(4, 1))),
+        (
+            "what is loaded begins at entry 2",
+            "sequence",
+            one(3, &run(3, 2)),
+        ),
+        (
+            "a name for what is named already",
+            "named before",
+            one(12, &named(1, 3, b"c")),
+        ),
+        (
+            "a name for what was never loaded",
+            "context unknown",
+            one(12, &named(3, 1, b"c")),
+        ),
+        (
+            "a name that says another size",
+            "loaded size",
+            loaded(&named(3, 2, b"c")),
+        ),
+        (
+            "a name that says another root",
+            "loaded root",
+            loaded(&named(3, 1, b"c")),
+        ),
+        (
+            "a name that another context has",
+            "named before",
+            loaded(&[&named(3, 1, b"")[..16], root.as_bytes(), b"b"].concat()),
+        ),
+        (
+            "a name of no bytes",
+            "context id",
+            loaded(&[&named(3, 1, b"")[..16], root.as_bytes()].concat()),
+        ),
         ("a run that leaves a gap", "sequence", one(3, &run(1, 7))),
         (
             "a run whose clock falls",

@@ -1,6 +1,7 @@
 //! The cases behind `tests/vectors/*.json`: how each is made from fixed inputs,
 //! and how each is judged from its text alone.
 
+mod archive;
 mod formats;
 mod index;
 mod index_file;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("directory", trust::directory()),
         ("log", log::log()),
         ("index", index::index()),
+        ("archive", archive::archives()),
     ]
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn judge(file: &str, case: &Value) -> bool {
         "directory" => trust::judge_directory(case),
         "log" => log::judge_log(case),
         "index" => index::judge_index(case),
+        "archive" => archive::judge_archive(case),
         _ => panic!("no such file: {file}"),
     }
 }

@@ -33,7 +33,9 @@ use workload::Work;
 const SEEDS: [u64; 3] = [1, 2, 3];
 /// Steps of the first and of the second life of a store.
 const STEPS: [usize; 2] = [36, 18];
-const CONTEXTS: [&str; 4] = ["a", "b/with slash", "ledger", "\u{e9}"];
+const CONTEXTS: [&str; 5] = ["a", "b/with slash", "ledger", "\u{e9}", "loaded"];
+/// Of them, the one that is loaded from elsewhere and never appended to.
+const LOADED: usize = 4;
 const SEGMENT_BYTES: u64 = 16 << 10;
 const RESERVE_BYTES: u64 = 8 << 10;
 /// Of the crash points at which something is unsynced, every n-th is drawn for
@@ -512,6 +514,11 @@ fn a_loss_of_power_after_any_operation_loses_nothing_acknowledged() {
             scope.spawn(move || work_off(lives, all, done, first, threads));
         }
     });
+    let loaded = |life: &Life| life.sizes()[LOADED] > 8;
+    assert!(
+        only_seed.is_some() || lives.iter().any(loaded),
+        "nothing was loaded"
+    );
     let operations: usize = lives.iter().map(|life| life.disk.mark()).sum();
     println!(
         "seeds {seeds:?}: {operations} operations, {} images opened",
