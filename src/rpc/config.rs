@@ -34,6 +34,8 @@ pub const GET_REPLY_BYTES_MAX: usize = 3 << 20;
 pub const GET_PAGE_BYTES_MAX: usize = GET_REPLY_BYTES_MAX + APPEND_BYTES_MAX;
 /// How long one read may look for entries of one key.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(1);
+/// Archives that are loaded at a time; more wait.
+pub const LOADS_MAX: usize = 2;
 /// Contexts in one listing.
 pub const CONTEXTS_PER_REPLY_MAX: usize = 1000;
 /// Bytes of entries read for watchers at a time; one entry fits always.
@@ -52,8 +54,6 @@ pub const REFLECTION_CALLS_MAX: usize = 64;
 pub const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 /// Bytes a connection may have on the way to us.
 pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// What was accepted gets this long to end at shutdown, then it is dropped.
-pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// The least and the most bytes an archive in one message may be limited to.
 /// One message is at most 4 GiB by its format, and is in memory as a whole.
@@ -98,6 +98,8 @@ pub struct RpcConfig {
     pub keepalive_interval: Duration,
     /// And is closed if it does not answer in this time. 20 s.
     pub keepalive_timeout: Duration,
+    /// What was accepted gets this long to end at shutdown, then it is cut. 5 s.
+    pub drain: Duration,
     /// Serve others than this machine without TLS.
     pub insecure: bool,
 }
@@ -118,6 +120,7 @@ impl Default for RpcConfig {
             request_deadline: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
+            drain: Duration::from_secs(5),
             insecure: false,
         }
     }

@@ -1,5 +1,5 @@
-//! Layer 4. Reads of the store block: they run on a bounded number of blocking
-//! threads, never on the workers of the runtime.
+//! Layer 4. Reading and loading a store block: they run on a bounded number of
+//! blocking threads, never on the workers of the runtime.
 
 use std::sync::Arc;
 
@@ -8,23 +8,55 @@ use tokio::sync::Semaphore;
 use super::status::RpcError;
 use crate::store::View;
 
+/// A number of blocking threads.
+#[derive(Clone, Debug)]
+pub(super) struct Threads(Arc<Semaphore>);
+
+impl Threads {
+    pub(super) fn new(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count)))
+    }
+
+    /// Waits for a thread and works. Whoever loses interest frees its place in
+    /// the queue; work that has begun keeps its thread until it ends.
+    pub(super) async fn run<T, E>(
+        &self,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, RpcError>
+    where
+        T: Send + 'static,
+        E: Into<RpcError> + Send + 'static,
+    {
+        let thread = Arc::clone(&self.0).acquire_owned().await;
+        let thread = thread.map_err(|_| RpcError::Mistake("the threads are gone"))?;
+        let working = tokio::task::spawn_blocking(move || {
+            let outcome = work();
+            drop(thread);
+            outcome
+        });
+        match working.await {
+            Ok(outcome) => outcome.map_err(Into::into),
+            Err(_) => Err(RpcError::Mistake("a thread did not end")),
+        }
+    }
+}
+
 /// A view, and the threads that may read it.
 #[derive(Clone, Debug)]
 pub(super) struct Reads {
     view: View,
-    threads: Arc<Semaphore>,
+    threads: Threads,
 }
 
 impl Reads {
     pub(super) fn new(view: View, threads: usize) -> Self {
         Self {
             view,
-            threads: Arc::new(Semaphore::new(threads)),
+            threads: Threads::new(threads),
         }
     }
 
-    /// Waits for a thread and reads. Whoever loses interest frees its place in
-    /// the queue; a read that has begun keeps its thread until it ends.
+    /// Waits for a thread and reads.
     pub(super) async fn run<T, E>(
         &self,
         read: impl FnOnce(&View) -> Result<T, E> + Send + 'static,
@@ -33,18 +65,7 @@ impl Reads {
         T: Send + 'static,
         E: Into<RpcError> + Send + 'static,
     {
-        let threads = Arc::clone(&self.threads);
-        let thread = threads.acquire_owned().await;
-        let thread = thread.map_err(|_| RpcError::Mistake("the read threads are gone"))?;
         let view = self.view.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            let outcome = read(&view);
-            drop(thread);
-            outcome
-        });
-        match reading.await {
-            Ok(outcome) => outcome.map_err(Into::into),
-            Err(_) => Err(RpcError::Mistake("a read did not end")),
-        }
+        self.threads.run(move || read(&view)).await
     }
 }

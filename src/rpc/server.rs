@@ -17,7 +17,7 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use super::config::{CONNECTION_WINDOW_BYTES, ConfigError, DRAIN, RpcConfig, STREAM_WINDOW_BYTES};
+use super::config::{CONNECTION_WINDOW_BYTES, ConfigError, RpcConfig, STREAM_WINDOW_BYTES};
 use super::guard::Guard;
 use super::hub::{Hub, Phase};
 use super::inspect::Inspect;
@@ -155,6 +155,7 @@ impl Server {
         let guard = Guard::new(self.config.clone(), self.tokens, self.hub.phases());
         let (health, routes) =
             routes(&store, &self.hub, &self.config).map_err(|error| ended(&error))?;
+        say(&health, ServingStatus::Serving).await;
         let (stop, mut stopping) = watch::channel(false);
         let serving = transport(&self.config)
             .layer(guard)
@@ -180,7 +181,7 @@ impl Server {
         say(&health, ServingStatus::NotServing).await;
         self.hub.enter(Phase::Closing);
         stop.send_replace(true);
-        let drained = timeout(DRAIN, &mut serving).await;
+        let drained = timeout(self.config.drain, &mut serving).await;
         cut.send_replace(true);
         if let Ok(outcome) = drained {
             return outcome.map_err(|error| ended(&error));

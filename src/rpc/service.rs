@@ -1,37 +1,47 @@
 //! Layer 4. The five calls of the engine's API over the store. Limits of
 //! messages, deadlines and tokens are the guard's.
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{Semaphore, oneshot};
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
 use super::config::{
-    GET_PAGE_BYTES_MAX, GET_REPLY_BYTES_MAX, HASH_INLINE_BYTES_MAX, READ_TIME_MAX, RpcConfig,
+    GET_PAGE_BYTES_MAX, GET_REPLY_BYTES_MAX, HASH_INLINE_BYTES_MAX, LOADS_MAX, READ_TIME_MAX,
+    RpcConfig,
 };
 use super::convert;
 use super::hub::Hub;
 use super::proto::context::context_service_server::ContextService;
 use super::proto::context::{
     AppendRequest, AppendResponse, GetRequest, GetResponse, LoadRequest, LoadResponse,
-    SnapshotRequest, SnapshotResponse, WatchRequest,
+    SnapshotMetadata, SnapshotRequest, SnapshotResponse, WatchRequest,
 };
-use super::reads::Reads;
+use super::reads::{Reads, Threads};
 use super::reply::ReplyPermit;
 use super::status::RpcError;
 use super::watch::Watch;
+use crate::node::archives::{self, LoadOptions};
+use crate::node::clock::now_ns;
 use crate::store::{PageLimits, Store, View};
+
+/// Version of the archives that are made (`archive/v1`).
+const ARCHIVE_VERSION: u32 = 1;
 
 /// See the module.
 pub(super) struct Service {
     store: Store,
     reads: Reads,
     hub: Hub,
+    loads: Threads,
     /// Bytes of replies that are not sent yet.
     replies: Arc<Semaphore>,
+    snapshot_bytes_max: usize,
 }
 
 impl Service {
@@ -40,7 +50,9 @@ impl Service {
             store,
             reads,
             hub,
+            loads: Threads::new(LOADS_MAX),
             replies: Arc::new(Semaphore::new(config.reply_bytes_max)),
+            snapshot_bytes_max: config.snapshot_bytes_max,
         }
     }
 
@@ -144,13 +156,47 @@ impl ContextService for Service {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<SnapshotResponse>, Status> {
-        names(&request.into_inner().context_id);
-        Err(Status::unimplemented("not there yet"))
+        let request = request.into_inner();
+        names(&request.context_id);
+        let id = convert::context_id(&request.context_id)?;
+        let limit = self.snapshot_bytes_max;
+        let mut room = self.room_for(limit).await?;
+        let read = move |view: &View| archives::snapshot_in_memory(view, &id, limit);
+        let Some((made, snapshot)) = self.reads.run(read).await? else {
+            let id = request.context_id;
+            return Err(RpcError::NoContext { id }.into());
+        };
+        room.shrink(snapshot.len());
+        let mut reply = Response::new(SnapshotResponse {
+            snapshot: snapshot.into(),
+            sequence: made.size,
+            metadata: Some(SnapshotMetadata {
+                created_at_ns: now_ns(),
+                entry_count: made.size,
+                version: ARCHIVE_VERSION,
+                merkle_root: Bytes::copy_from_slice(made.root.as_bytes()),
+            }),
+        });
+        reply.extensions_mut().insert(room);
+        Ok(reply)
     }
 
     async fn load(&self, request: Request<LoadRequest>) -> Result<Response<LoadResponse>, Status> {
-        names(&request.into_inner().context_id);
-        Err(Status::unimplemented("not there yet"))
+        let request = request.into_inner();
+        names(&request.context_id);
+        let id = convert::context_id(&request.context_id)?;
+        let options = LoadOptions {
+            fail_if_exists: request.fail_if_exists,
+            allow_future: false,
+        };
+        let (store, archive) = (self.store.clone(), Cursor::new(request.snapshot));
+        // What has begun goes on to its end, whether the caller waits or not.
+        let load = move || archives::load(&store, &id, archive, &options);
+        let loaded = self.loads.run(load).await?;
+        Ok(Response::new(LoadResponse {
+            entries_restored: loaded.restored,
+            latest_sequence: loaded.size,
+        }))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Watch>, Status> {

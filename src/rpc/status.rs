@@ -5,13 +5,15 @@
 use tonic::{Code, Status};
 
 use super::config::GET_REPLY_BYTES_MAX;
+use crate::archive::WriteError;
 use crate::entry::EntryError;
 use crate::lamport::LamportError;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::store::{AppendError, LoadError, StoreError};
+use crate::node::archives::{LoadError, SnapshotError};
+use crate::store::{self, AppendError, StoreError};
 
 /// Why a call failed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum RpcError {
     /// An append stored nothing.
     #[error(transparent)]
@@ -40,6 +42,9 @@ pub enum RpcError {
         /// Bytes in it.
         bytes: usize,
     },
+    /// An archive was not made.
+    #[error(transparent)]
+    Archive(WriteError<StoreError>),
     /// The archive of a context does not fit one message.
     #[error(
         "the snapshot of this context is larger than the {limit} bytes that one message may \
@@ -69,6 +74,7 @@ pub fn status(error: &RpcError) -> Status {
         RpcError::Store(error) => of_store(error),
         RpcError::Entry(error) => of_entry(error),
         RpcError::Load(error) => of_load(error),
+        RpcError::Archive(error) => of_archive(error),
         RpcError::NoContext { .. } => (Code::NotFound, ""),
         RpcError::PayloadTooLarge { .. } | RpcError::SnapshotTooLarge { .. } => {
             (Code::ResourceExhausted, "")
@@ -77,6 +83,15 @@ pub fn status(error: &RpcError) -> Status {
         RpcError::Mistake(_) => (Code::Internal, ""),
     };
     Status::new(code, format!("{error}{hint}"))
+}
+
+impl From<SnapshotError> for RpcError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::TooLarge { bytes_max: limit } => Self::SnapshotTooLarge { limit },
+            SnapshotError::Write(error) => Self::Archive(error),
+        }
+    }
 }
 
 impl From<RpcError> for Status {
@@ -88,6 +103,8 @@ impl From<RpcError> for Status {
 type Answer = (Code, &'static str);
 
 const OPERATOR: &str = "; the operator of this server has to look into it";
+const DAMAGED: &str =
+    "; the operator of this server has to run `audit` and restore the store from a mirror";
 const WRONG_SERVER: &str = "; write to the server that owns the store";
 
 const fn of_append(error: &AppendError) -> Answer {
@@ -130,18 +147,52 @@ const fn of_lamport(error: &LamportError) -> Answer {
 
 const fn of_load(error: &LoadError) -> Answer {
     match error {
-        LoadError::Mirror { .. } => (Code::FailedPrecondition, WRONG_SERVER),
+        LoadError::Archive(error) if error.is_io() => (Code::Internal, OPERATOR),
+        LoadError::Archive(error) if error.is_newer() => (
+            Code::InvalidArgument,
+            "; a newer version of this server may be able to load it",
+        ),
+        LoadError::Archive(_) => (
+            Code::InvalidArgument,
+            "; nothing of it was stored: get the snapshot again",
+        ),
+        LoadError::Future { .. } => (
+            Code::InvalidArgument,
+            "; check the clocks, or load it with the command line",
+        ),
         LoadError::Exists { .. } => (
             Code::AlreadyExists,
-            "; nothing of the snapshot shows: load it without fail_if_exists to complete it",
+            "; load it without fail_if_exists to complete it, or under another name",
         ),
-        LoadError::Grown { .. } => (
+        LoadError::Diverges { .. } => (Code::FailedPrecondition, "; load it under another name"),
+        LoadError::Store(error) => of_load_part(error),
+    }
+}
+
+const fn of_load_part(error: &store::LoadError) -> Answer {
+    match error {
+        store::LoadError::Mirror { .. } => (Code::FailedPrecondition, WRONG_SERVER),
+        store::LoadError::Exists { .. } => (
+            Code::AlreadyExists,
+            "; nothing of the snapshot shows: load it again to complete it",
+        ),
+        store::LoadError::Grown { .. } => (
             Code::FailedPrecondition,
             "; someone appends to it: stop that and load again",
         ),
-        LoadError::Unsound(_) => (Code::InvalidArgument, "; get the snapshot again"),
-        LoadError::TooLarge { .. } => (Code::ResourceExhausted, "; load it with the command line"),
-        LoadError::Store(error) => of_store(error),
+        store::LoadError::Unsound(_) => (Code::InvalidArgument, "; get the snapshot again"),
+        store::LoadError::TooLarge { .. } => {
+            (Code::ResourceExhausted, "; load it with the command line")
+        }
+        store::LoadError::Store(error) => of_store(error),
+    }
+}
+
+const fn of_archive(error: &WriteError<StoreError>) -> Answer {
+    match error {
+        WriteError::Read(error) => of_store(error),
+        WriteError::Out(_) => (Code::Internal, OPERATOR),
+        WriteError::Unsound(_) => (Code::DataLoss, DAMAGED),
     }
 }
 
@@ -150,10 +201,7 @@ const fn of_store(error: &StoreError) -> Answer {
         StoreError::Damaged(_)
         | StoreError::Corrupt { .. }
         | StoreError::Inconsistent { .. }
-        | StoreError::PayloadMismatch { .. } => (
-            Code::DataLoss,
-            "; the operator of this server has to run `audit` and restore the store from a mirror",
-        ),
+        | StoreError::PayloadMismatch { .. } => (Code::DataLoss, DAMAGED),
         StoreError::DiskFull | StoreError::Busy => (Code::ResourceExhausted, ""),
         StoreError::Behind => (Code::Unavailable, ""),
         StoreError::Failed { .. } => (
@@ -181,3 +229,6 @@ const fn of_store(error: &StoreError) -> Answer {
         | StoreError::NotClosed => (Code::Internal, OPERATOR),
     }
 }
+
+#[cfg(test)]
+mod tests;

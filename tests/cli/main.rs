@@ -5,6 +5,7 @@
 
 mod append;
 mod damage;
+mod grpc;
 mod index;
 mod mirror;
 mod output;

@@ -221,7 +221,7 @@ fn a_full_stdout_is_an_error() {
 #[test]
 fn usage_errors_have_status_2_and_help_has_0() {
     let place = Place::new();
-    let empty: [&[&str]; 9] = [
+    let empty: [&[&str]; 14] = [
         &[],
         &["frobnicate"],
         &["get"],

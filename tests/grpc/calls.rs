@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use converge_ledger::hash::Hash;
 use converge_ledger::rpc::proto::context::{AppendRequest, GetRequest};
 use converge_ledger::rpc::proto::inspect::ContextsRequest;
 use converge_ledger::rpc::proto::inspect::inspect_service_client::InspectServiceClient;
@@ -26,16 +27,11 @@ async fn what_is_appended_is_answered_and_read_whole() {
     assert_eq!(entry.payload, request.payload);
     assert_eq!(entry.metadata, request.metadata);
     assert_eq!(entry.request_id, "r1");
-    assert_eq!(entry.content_hash.len(), 32);
-    let hex: String = entry
-        .content_hash
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    assert_eq!(entry.id, hex);
+    let hash = Hash::from_hex(&entry.id).unwrap();
+    assert_eq!(entry.content_hash, hash.as_bytes()[..]);
     assert!(entry.appended_at_ns > 1_577_836_800_000_000_000);
     let page = get(&mut client, "c", 0).await;
-    assert_eq!(page.entries, [entry.clone()]);
+    assert_eq!(page.entries, std::slice::from_ref(&entry));
     assert_eq!((page.latest_sequence, page.next_after_sequence), (1, 0));
 
     // The same again stores nothing; other content is refused.

@@ -1,7 +1,9 @@
 //! Health, reflection, failure, shutdown.
 
 use std::io;
+use std::time::Duration;
 
+use converge_ledger::rpc::RpcConfig;
 use converge_ledger::rpc::proto::context::WatchRequest;
 use converge_ledger::store::disk::{Fault, FaultKind};
 use tokio_stream::StreamExt as _;
@@ -14,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
 
-use crate::support::{Node, append, by_hand, call_raw, prefix, refused, until, within};
+use crate::support::{Node, Setup, append, by_hand, call_raw, prefix, refused, until, within};
 
 const SERVICES: [&str; 3] = [
     "",
@@ -97,8 +99,8 @@ async fn shutdown_finishes_what_was_accepted_and_ends_what_does_not_end() {
     let mut events = within(client.watch(watch)).await.unwrap().into_inner();
     within(events.next()).await.unwrap().unwrap();
     let mut watcher = HealthClient::new(node.channel().await);
-    let watched = watcher.watch(HealthCheckRequest::default());
-    let mut told = within(watched).await.unwrap().into_inner();
+    let asked = watcher.watch(HealthCheckRequest::default());
+    let mut told = within(asked).await.unwrap().into_inner();
     within(told.next()).await.unwrap().unwrap();
     // An append of which half has arrived.
     let (sender, body) = by_hand();
@@ -129,4 +131,25 @@ async fn shutdown_finishes_what_was_accepted_and_ends_what_does_not_end() {
         (ServingStatus::NotServing, Code::Unavailable)
     );
     node.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_is_cut() {
+    let mut node = Setup {
+        config: RpcConfig {
+            drain: Duration::from_millis(100),
+            ..RpcConfig::default()
+        },
+        ..Setup::default()
+    }
+    .start();
+    let (sender, body) = by_hand();
+    sender.send(prefix(10)).unwrap();
+    let path = "/converge.context.v1.ContextService/Append";
+    let call = tokio::spawn(call_raw(node.channel().await, path, body));
+    node.assert_serves().await;
+    node.tell_to_stop();
+    assert_ne!(within(call).await.unwrap().code(), Code::Ok);
+    node.stop().await;
+    drop(sender);
 }

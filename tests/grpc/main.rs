@@ -4,10 +4,12 @@
 // Test code outside of #[test] functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archives;
 mod calls;
 mod guard;
 mod hostile;
 mod lifecycle;
+mod logs;
 mod old;
 mod support;
 mod tls;

@@ -37,6 +37,18 @@ async fn an_old_client_works_unchanged() {
     let page = within(client.get(request)).await.unwrap().into_inner();
     assert_eq!(page.entries, entries[1..]);
     assert_eq!(page.latest_sequence, 3);
+    let request = api::SnapshotRequest {
+        context_id: "c".into(),
+    };
+    let made = within(client.snapshot(request)).await.unwrap().into_inner();
+    assert_eq!(made.metadata.unwrap().entry_count, 3);
+    let request = api::LoadRequest {
+        context_id: "d".into(),
+        snapshot: made.snapshot,
+        fail_if_exists: true,
+    };
+    let loaded = within(client.load(request)).await.unwrap().into_inner();
+    assert_eq!((loaded.entries_restored, loaded.latest_sequence), (3, 3));
     let request = api::WatchRequest {
         context_id: "c".into(),
         key: "k1".into(),

@@ -132,14 +132,15 @@ pub struct SnapshotMetadata {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadRequest {
-    /// The context to restore: the one that the archive is of.
+    /// The context to restore. The archive may be of one with another name.
     #[prost(string, tag = "1")]
     pub context_id: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub snapshot: ::prost::bytes::Bytes,
     /// Refuse, with ALREADY_EXISTS, if the context has any entry. Otherwise a
     /// context that is a beginning of the archive is completed, and one that the
-    /// archive is a beginning of is left as it is.
+    /// archive is a beginning of is left as it is; any other is refused with
+    /// FAILED_PRECONDITION.
     #[prost(bool, tag = "3")]
     pub fail_if_exists: bool,
 }
