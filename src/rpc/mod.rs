@@ -20,6 +20,7 @@
 //! No policy here: who may connect and what is stored is decided by the caller.
 //! Neither payloads nor metadata values nor tokens are ever logged.
 
+mod answers;
 pub mod client;
 pub mod config;
 mod convert;

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
+use super::answers::Answers;
 use super::config::{
     GET_PAGE_BYTES_MAX, GET_REPLY_BYTES_MAX, HASH_INLINE_BYTES_MAX, LOADS_MAX, READ_TIME_MAX,
     RpcConfig,
@@ -39,6 +40,7 @@ pub(super) struct Service {
     reads: Reads,
     hub: Hub,
     loads: Threads,
+    answers: Answers,
     /// Bytes of replies that are not sent yet.
     replies: Arc<Semaphore>,
     snapshot_bytes_max: usize,
@@ -51,6 +53,7 @@ impl Service {
             reads,
             hub,
             loads: Threads::new(LOADS_MAX),
+            answers: Answers::start(),
             replies: Arc::new(Semaphore::new(config.reply_bytes_max)),
             snapshot_bytes_max: config.snapshot_bytes_max,
         }
@@ -92,13 +95,8 @@ impl ContextService for Service {
             let draft = convert::draft(&request);
             (request, draft)
         };
-        let (sender, answer) = oneshot::channel();
-        self.store.submit(
-            vec![(id, draft?)],
-            false,
-            // Nobody listens if the caller is gone; it is stored all the same.
-            Box::new(move |outcome| _ = sender.send(outcome)),
-        );
+        let (done, answer) = self.answers.expect();
+        self.store.submit(vec![(id, draft?)], false, done);
         let stored = answer.await.map_err(|_| RpcError::Unanswered)?;
         let stored = stored.map_err(RpcError::Append)?;
         let to = stored
