@@ -46,7 +46,8 @@ pub const WATCH_PAGE_ENTRIES: usize = 1024;
 pub const WATCH_CACHE_BYTES_MAX: usize = 64 << 20;
 /// Payloads up to this many bytes are hashed without leaving the task.
 pub const HASH_INLINE_BYTES_MAX: usize = 64 << 10;
-/// Health checks and watches of health at a time, for which no token is asked.
+/// Health checks at a time, and watches of health apart from them, since no
+/// token is asked for either.
 pub const HEALTH_CALLS_MAX: usize = 64;
 /// Reflection streams at a time.
 pub const REFLECTION_CALLS_MAX: usize = 64;

@@ -47,6 +47,7 @@ struct Shared {
     requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     health: Arc<Semaphore>,
+    health_watches: Arc<Semaphore>,
     reflection: Arc<Semaphore>,
     request_bytes: Arc<Semaphore>,
 }
@@ -62,6 +63,7 @@ impl Guard {
             requests: seats(config.requests_max),
             watches: seats(config.watches_max),
             health: seats(HEALTH_CALLS_MAX),
+            health_watches: seats(HEALTH_CALLS_MAX),
             reflection: seats(REFLECTION_CALLS_MAX),
             request_bytes: seats(config.request_bytes_max),
             config,
@@ -89,6 +91,10 @@ impl Shared {
             Pool::Health => (
                 &self.health,
                 "the server is answering as many health calls as it may: try again",
+            ),
+            Pool::HealthWatches => (
+                &self.health_watches,
+                "the server has as many watches of its health as it may: check it instead",
             ),
             Pool::Reflection => (
                 &self.reflection,

@@ -26,6 +26,7 @@ pub(super) enum Pool {
     Requests,
     Watches,
     Health,
+    HealthWatches,
     Reflection,
 }
 
@@ -100,7 +101,8 @@ impl Method {
             | Self::Contexts
             | Self::Unknown => Pool::Requests,
             Self::Watch => Pool::Watches,
-            Self::HealthCheck | Self::HealthWatch => Pool::Health,
+            Self::HealthCheck => Pool::Health,
+            Self::HealthWatch => Pool::HealthWatches,
             Self::Reflection => Pool::Reflection,
         }
     }

@@ -73,10 +73,9 @@ async fn tokens_say_who_reads_and_who_writes() {
         refused(outcome, Code::Unauthenticated, says);
     }
     // Health is open.
-    let (_, body) = by_hand();
     let (sender, health) = by_hand();
     sender.send(prefix(0)).unwrap();
-    drop((sender, body));
+    drop(sender);
     let path = "/grpc.health.v1.Health/Check";
     let status = call_raw(node.channel().await, path, health).await;
     assert_eq!(status.code(), Code::Ok);

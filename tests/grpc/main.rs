@@ -9,7 +9,6 @@ mod calls;
 mod guard;
 mod hostile;
 mod lifecycle;
-mod logs;
 mod old;
 mod support;
 mod tls;

@@ -1,4 +1,12 @@
-//! What the log of a call says, and what it never says.
+//! What the log of a call says, and what it never says. A process of its own:
+//! there is one log in a process.
+
+// Test code outside of #[test] functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "grpc/support.rs"]
+#[allow(dead_code)] // shared with the tests of the API
+mod support;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -7,7 +15,7 @@ use converge_ledger::rpc::Tokens;
 use converge_ledger::rpc::proto::context::AppendRequest;
 use tonic::{Code, Request};
 
-use crate::support::{Setup, request, within};
+use support::{Setup, request, within};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -23,7 +31,6 @@ impl Write for Log {
     }
 }
 
-// One thread: the log is that of this test only.
 #[tokio::test]
 async fn calls_are_logged_without_what_is_in_them() {
     let log = Log::default();
@@ -33,7 +40,7 @@ async fn calls_are_logged_without_what_is_in_them() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let token = "the-token-of-this-test";
     let node = Setup {
         tokens: Some(Tokens::parse(format!("write {token}").as_bytes()).unwrap()),
