@@ -27,6 +27,7 @@ mod convert;
 mod guard;
 mod hub;
 mod inspect;
+mod lane;
 mod listen;
 mod method;
 mod pages;
