@@ -61,6 +61,8 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const SNAPSHOT_BYTES: (usize, usize) = (64 << 10, 1 << 30);
 /// The same for what is reserved for requests, and for replies.
 const BUDGET_BYTES_MAX: usize = 64 << 30;
+/// Threads that serve connections, however many processors there are.
+const LANES_DEFAULT_MAX: usize = 16;
 /// The most of anything that is counted.
 const COUNT_MAX: usize = 1_000_000;
 
@@ -87,6 +89,9 @@ pub struct RpcConfig {
     pub requests_max: usize,
     /// Watches; one more is refused at once. 10,000.
     pub watches_max: usize,
+    /// Threads that serve connections, each its share. One for each processor,
+    /// at most 16.
+    pub lanes: usize,
     /// Threads that read the store at a time; more reads wait. 8.
     pub read_threads: usize,
     /// A connection must have said that it speaks HTTP/2 by then, TLS
@@ -116,6 +121,8 @@ impl Default for RpcConfig {
             header_list_bytes_max: 16 << 10,
             requests_max: 1024,
             watches_max: 10_000,
+            lanes: std::thread::available_parallelism()
+                .map_or(1, |n| n.get().min(LANES_DEFAULT_MAX)),
             read_threads: 8,
             handshake_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(30),
@@ -194,6 +201,7 @@ impl RpcConfig {
         within("bytes of headers", headers, 1 << 10, 1 << 20)?;
         within("requests", self.requests_max, 1, COUNT_MAX)?;
         within("watches", self.watches_max, 1, COUNT_MAX)?;
+        within("lanes", self.lanes, 1, 256)?;
         within("read threads", self.read_threads, 1, 256)
     }
 }

@@ -2,7 +2,7 @@
 //! within a deadline that it speaks HTTP/2, by TLS if the server has it.
 //!
 //! ```text
-//! accept -> seat? -> task: [deadline: TLS -> 24 bytes of preface] -> server
+//! accept -> seat? -> lane -> task: [deadline: TLS -> 24 bytes of preface] -> server
 //! ```
 
 use std::io;
@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
+
+use super::lane::{Arrival, Entrance, Seat};
 
 /// The first bytes of every HTTP/2 connection.
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -29,12 +31,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that wait to be taken up by the server.
 const READY_MAX: usize = 64;
 
-/// What is needed to take up connections.
-pub(super) struct Door {
-    pub(super) listener: TcpListener,
+/// What a connection has to pass.
+pub(super) struct Handshake {
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) connections_max: usize,
-    pub(super) handshake_deadline: Duration,
+    /// The preface must be there by then, TLS included.
+    pub(super) deadline: Duration,
     /// Connections are cut when this turns true or its sender is gone.
     pub(super) cut: watch::Receiver<bool>,
 }
@@ -50,23 +51,12 @@ impl Stream for Incoming {
     }
 }
 
-/// The connections, and what has to run for them to come. When that is dropped
-/// nothing is listening any more.
-pub(super) fn open(door: Door) -> (Incoming, impl Future<Output = ()>) {
-    let (sender, receiver) = mpsc::channel(READY_MAX);
-    (Incoming(receiver), accept(door, sender))
-}
-
-async fn accept(door: Door, ready: mpsc::Sender<Connection>) {
-    let seats = Arc::new(Semaphore::new(door.connections_max));
-    // No more than there are seats.
-    let mut handshakes = JoinSet::new();
+/// Accepts connections, at most so many at a time, and sends each to the lane
+/// that has the fewest. When this is dropped nothing is listening any more.
+pub(super) async fn accept(listener: TcpListener, connections_max: usize, lanes: Vec<Entrance>) {
+    let seats = Arc::new(Semaphore::new(connections_max));
     loop {
-        let accepted = tokio::select! {
-            Some(_) = handshakes.join_next() => continue,
-            accepted = door.listener.accept() => accepted,
-        };
-        let (stream, address) = match accepted {
+        let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "could not take up a connection");
@@ -78,9 +68,49 @@ async fn accept(door: Door, ready: mpsc::Sender<Connection>) {
             tracing::info!(%address, "closed: there are as many connections as there may be");
             continue;
         };
-        let tls = door.tls.clone();
-        let cut = door.cut.clone();
-        let deadline = door.handshake_deadline;
+        let lane = lanes.iter().min_by_key(|lane| lane.connections());
+        let sent = match (lane, stream.into_std()) {
+            (Some(lane), Ok(stream)) => lane.send(stream, address, seat),
+            _ => false,
+        };
+        if !sent {
+            tracing::info!(%address, "closed: too many connections at once");
+        }
+    }
+}
+
+/// The connections of a lane, and what has to run for them to come.
+pub(super) fn take_up(
+    arrivals: mpsc::Receiver<Arrival>,
+    handshake: Handshake,
+) -> (Incoming, impl Future<Output = ()>) {
+    let (sender, receiver) = mpsc::channel(READY_MAX);
+    (Incoming(receiver), shake_hands(arrivals, handshake, sender))
+}
+
+async fn shake_hands(
+    mut arrivals: mpsc::Receiver<Arrival>,
+    handshake: Handshake,
+    ready: mpsc::Sender<Connection>,
+) {
+    // No more than there are seats.
+    let mut handshakes = JoinSet::new();
+    loop {
+        let arrival = tokio::select! {
+            Some(_) = handshakes.join_next() => continue,
+            arrival = arrivals.recv() => arrival,
+        };
+        let Some(Arrival {
+            stream,
+            address,
+            seat,
+        }) = arrival
+        else {
+            return;
+        };
+        let tls = handshake.tls.clone();
+        let cut = handshake.cut.clone();
+        let deadline = handshake.deadline;
         let ready = ready.clone();
         handshakes.spawn(async move {
             match timeout(deadline, Connection::begin(stream, tls, seat, cut)).await {
@@ -104,16 +134,17 @@ pub(super) struct Connection {
     told: usize,
     cutting: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
-    _seat: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl Connection {
     async fn begin(
-        stream: TcpStream,
+        stream: std::net::TcpStream,
         tls: Option<TlsAcceptor>,
-        seat: OwnedSemaphorePermit,
+        seat: Seat,
         mut cut: watch::Receiver<bool>,
     ) -> io::Result<Self> {
+        let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
         let mut io = match tls {
             None => Io::Plain(stream),
@@ -170,6 +201,8 @@ impl AsyncRead for Connection {
     }
 }
 
+/// Not vectored: then replies of a kilobyte or less are put together before they
+/// are written, where a vectored one would be written by itself.
 impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -179,24 +212,6 @@ impl AsyncWrite for Connection {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(stream) => stream.is_write_vectored(),
-            Io::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

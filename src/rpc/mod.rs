@@ -20,12 +20,14 @@
 //! No policy here: who may connect and what is stored is decided by the caller.
 //! Neither payloads nor metadata values nor tokens are ever logged.
 
+mod answers;
 pub mod client;
 pub mod config;
 mod convert;
 mod guard;
 mod hub;
 mod inspect;
+mod lane;
 mod listen;
 mod method;
 mod pages;

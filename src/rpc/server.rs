@@ -8,33 +8,34 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use super::config::{CONNECTION_WINDOW_BYTES, ConfigError, RpcConfig, STREAM_WINDOW_BYTES};
+use super::config::{ConfigError, RpcConfig};
 use super::guard::Guard;
 use super::hub::{Hub, Phase};
 use super::inspect::Inspect;
-use super::listen::{self, Door, is_loopback};
+use super::lane::{self, Work};
+use super::listen::{self, is_loopback};
 use super::proto::DESCRIPTORS;
 use super::proto::context::context_service_server::ContextServiceServer;
 use super::proto::inspect::inspect_service_server::InspectServiceServer;
 use super::reads::Reads;
-use super::service::Service;
+use super::service::{Service, Shared};
 use super::tls::{self, TlsError, TlsFiles};
 use super::tokens::Tokens;
 use crate::store::{Listener, Store};
 
 /// How often to look whether the store has failed; its listener is quicker.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
-/// Connections that were cut get this long to notice.
-const CUT: Duration = Duration::from_secs(1);
 
 /// Why a server cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -144,27 +145,32 @@ impl Server {
     ) -> Result<(), RunError> {
         let ended = |error: &dyn fmt::Display| RunError::Ended(error.to_string());
         let listener = tokio::net::TcpListener::from_std(self.listener).map_err(|e| ended(&e))?;
-        let (cut, is_cut) = watch::channel(false);
-        let (incoming, accepting) = listen::open(Door {
-            listener,
-            tls: self.tls,
-            connections_max: self.config.connections_max,
-            handshake_deadline: self.config.handshake_deadline,
-            cut: is_cut,
-        });
-        let guard = Guard::new(self.config.clone(), self.tokens, self.hub.phases());
-        let (health, routes) =
-            routes(&store, &self.hub, &self.config).map_err(|error| ended(&error))?;
+        let reads = Reads::new(store.view().clone(), self.config.read_threads);
+        let (health, routes) = routes(reads.clone()).map_err(|error| ended(&error))?;
         say(&health, ServingStatus::Serving).await;
-        let (stop, mut stopping) = watch::channel(false);
-        let serving = transport(&self.config)
-            .layer(guard)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, async move {
-                _ = stopping.wait_for(|stop| *stop).await;
-            });
-        let mut serving = std::pin::pin!(serving);
+        let (stop, stopping) = watch::channel(false);
+        let work = Work {
+            tls: self.tls,
+            guard: Guard::new(self.config.clone(), self.tokens, self.hub.phases()),
+            routes,
+            shared: Arc::new(Shared::new(
+                store.clone(),
+                reads,
+                self.hub.clone(),
+                &self.config,
+            )),
+            stop: stopping,
+            config: self.config.clone(),
+        };
+        let (mut lanes, mut ending) = (Vec::new(), JoinSet::new());
+        for number in 0..self.config.lanes {
+            let (lane, end) = lane::start(number, work.clone()).map_err(|error| ended(&error))?;
+            lanes.push(lane);
+            ending.spawn(async move { end.await.unwrap_or_else(|_| Err(gone())) });
+        }
+        drop(work);
         {
+            let accepting = listen::accept(listener, self.config.connections_max, lanes);
             let mut accepting = std::pin::pin!(accepting);
             let mut shutdown = std::pin::pin!(shutdown);
             let mut watching = std::pin::pin!(watch_store(&health, &store, &self.hub));
@@ -172,24 +178,24 @@ impl Server {
                 () = &mut shutdown => (),
                 () = &mut accepting => (),
                 () = &mut watching => (),
-                outcome = &mut serving => {
-                    return outcome.map_err(|error| ended(&error));
-                }
+                // One that ends by itself: the others are told to.
+                Some(outcome) = ending.join_next() => outcome.unwrap_or_else(|_| Err(gone()))?,
             }
         }
         // From here on nothing is accepted: the listener is gone.
         say(&health, ServingStatus::NotServing).await;
         self.hub.enter(Phase::Closing);
         stop.send_replace(true);
-        let drained = timeout(self.config.drain, &mut serving).await;
-        cut.send_replace(true);
-        if let Ok(outcome) = drained {
-            return outcome.map_err(|error| ended(&error));
+        // Each within its own bound.
+        while let Some(outcome) = ending.join_next().await {
+            outcome.unwrap_or_else(|_| Err(gone()))?;
         }
-        tracing::warn!("calls were still under way at shutdown and are cut");
-        _ = timeout(CUT, &mut serving).await;
         Ok(())
     }
+}
+
+fn gone() -> RunError {
+    RunError::Ended("a thread of it is gone".into())
 }
 
 /// Says that the store has failed, if it does. Never ends.
@@ -223,40 +229,19 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// All services.
+/// All services but the engine's, which each lane has of its own.
 fn routes(
-    store: &Store,
-    hub: &Hub,
-    config: &RpcConfig,
+    reads: Reads,
 ) -> Result<(HealthReporter, tonic::service::Routes), tonic_reflection::server::Error> {
-    let reads = Reads::new(store.view().clone(), config.read_threads);
-    let largest = config.message_bytes_max();
-    let service = Service::new(store.clone(), reads.clone(), hub.clone(), config);
-    // What may be sent and received is bounded by the guard, call by call.
-    let service = ContextServiceServer::new(service)
-        .max_decoding_message_size(largest)
-        .max_encoding_message_size(usize::MAX);
-    let inspect = InspectServiceServer::new(Inspect::new(reads));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (reporter, health) = health_reporter();
-    let routes = tonic::service::Routes::new(service)
-        .add_service(inspect)
+    let routes = tonic::service::Routes::new(InspectServiceServer::new(Inspect::new(reads)))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     Ok((reporter, routes))
-}
-
-fn transport(config: &RpcConfig) -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(config.streams_per_connection_max)
-        .http2_max_header_list_size(config.header_list_bytes_max)
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(config.keepalive_timeout))
 }

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
+use super::answers::Answers;
 use super::config::{
     GET_PAGE_BYTES_MAX, GET_REPLY_BYTES_MAX, HASH_INLINE_BYTES_MAX, LOADS_MAX, READ_TIME_MAX,
     RpcConfig,
@@ -33,8 +34,8 @@ use crate::store::{PageLimits, Store, View};
 /// Version of the archives that are made (`archive/v1`).
 const ARCHIVE_VERSION: u32 = 1;
 
-/// See the module.
-pub(super) struct Service {
+/// What all lanes share.
+pub(super) struct Shared {
     store: Store,
     reads: Reads,
     hub: Hub,
@@ -44,7 +45,7 @@ pub(super) struct Service {
     snapshot_bytes_max: usize,
 }
 
-impl Service {
+impl Shared {
     pub(super) fn new(store: Store, reads: Reads, hub: Hub, config: &RpcConfig) -> Self {
         Self {
             store,
@@ -55,11 +56,27 @@ impl Service {
             snapshot_bytes_max: config.snapshot_bytes_max,
         }
     }
+}
+
+/// See the module. One for each lane.
+pub(super) struct Service {
+    shared: Arc<Shared>,
+    answers: Answers,
+}
+
+impl Service {
+    /// Made on the runtime of its lane.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let answers = Answers::start();
+        Self { shared, answers }
+    }
 
     /// Waits until there is room for a reply.
     async fn room_for(&self, bytes: usize) -> Result<ReplyPermit, RpcError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.replies).acquire_many_owned(bytes).await;
+        let room = Arc::clone(&self.shared.replies)
+            .acquire_many_owned(bytes)
+            .await;
         room.map(ReplyPermit::new)
             .map_err(|_| RpcError::Mistake("the room for replies is gone"))
     }
@@ -92,13 +109,8 @@ impl ContextService for Service {
             let draft = convert::draft(&request);
             (request, draft)
         };
-        let (sender, answer) = oneshot::channel();
-        self.store.submit(
-            vec![(id, draft?)],
-            false,
-            // Nobody listens if the caller is gone; it is stored all the same.
-            Box::new(move |outcome| _ = sender.send(outcome)),
-        );
+        let (done, answer) = self.answers.expect();
+        self.shared.store.submit(vec![(id, draft?)], false, done);
         let stored = answer.await.map_err(|_| RpcError::Unanswered)?;
         let stored = stored.map_err(RpcError::Append)?;
         let to = stored
@@ -123,7 +135,7 @@ impl ContextService for Service {
         // Set aside before anything is read, so that it bounds what is read.
         let mut room = self.room_for(GET_PAGE_BYTES_MAX).await?;
         let read = move |view: &View| view.page(&id, after, &limits, key.as_deref());
-        let page = self.reads.run(read).await?;
+        let page = self.shared.reads.run(read).await?;
         if page.size == 0 {
             let id = request.context_id;
             return Err(RpcError::NoContext { id }.into());
@@ -159,10 +171,10 @@ impl ContextService for Service {
         let request = request.into_inner();
         names(&request.context_id);
         let id = convert::context_id(&request.context_id)?;
-        let limit = self.snapshot_bytes_max;
+        let limit = self.shared.snapshot_bytes_max;
         let mut room = self.room_for(limit).await?;
         let read = move |view: &View| archives::snapshot_in_memory(view, &id, limit);
-        let Some((made, snapshot)) = self.reads.run(read).await? else {
+        let Some((made, snapshot)) = self.shared.reads.run(read).await? else {
             let id = request.context_id;
             return Err(RpcError::NoContext { id }.into());
         };
@@ -189,10 +201,10 @@ impl ContextService for Service {
             fail_if_exists: request.fail_if_exists,
             allow_future: false,
         };
-        let (store, archive) = (self.store.clone(), Cursor::new(request.snapshot));
+        let (store, archive) = (self.shared.store.clone(), Cursor::new(request.snapshot));
         // What has begun goes on to its end, whether the caller waits or not.
         let load = move || archives::load(&store, &id, archive, &options);
-        let loaded = self.loads.run(load).await?;
+        let loaded = self.shared.loads.run(load).await?;
         Ok(Response::new(LoadResponse {
             entries_restored: loaded.restored,
             latest_sequence: loaded.size,
@@ -204,8 +216,8 @@ impl ContextService for Service {
         names(&request.context_id);
         let id = convert::context_id(&request.context_id)?;
         let key = convert::wanted_key(request.key)?;
-        let seat = self.hub.seat(id);
-        let watch = Watch::new(seat, self.reads.clone(), key, request.from_sequence);
+        let seat = self.shared.hub.seat(id);
+        let watch = Watch::new(seat, self.shared.reads.clone(), key, request.from_sequence);
         Ok(Response::new(watch))
     }
 }

@@ -46,6 +46,9 @@ struct State<T> {
     closed: bool,
     /// The writer is to look around although nothing came.
     nudged: bool,
+    /// Threads that wait for a change; waking nobody costs a call of the system
+    /// all the same.
+    asleep: usize,
 }
 
 /// A queue of requests with their cost in bytes.
@@ -69,6 +72,7 @@ impl<T> Queue<T> {
                 hold: Hold::Open,
                 closed: false,
                 nudged: false,
+                asleep: 0,
             }),
             changed: Condvar::new(),
         }
@@ -78,6 +82,36 @@ impl<T> Queue<T> {
         // A panic elsewhere leaves the queue whole: every change is one push or
         // pop with its counters.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a change, until `deadline` if there is one.
+    fn sleep<'q>(
+        &self,
+        mut state: MutexGuard<'q, State<T>>,
+        deadline: Option<Duration>,
+    ) -> MutexGuard<'q, State<T>> {
+        state.asleep += 1;
+        let mut state = match deadline {
+            None => self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                let woken = self.changed.wait_timeout(state, left);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.asleep -= 1;
+        state
+    }
+
+    /// Says that something has changed.
+    fn wake(&self, state: MutexGuard<'_, State<T>>) {
+        let anybody = state.asleep > 0;
+        drop(state);
+        if anybody {
+            self.changed.notify_all();
+        }
     }
 
     /// Queues a request; waits for room if `wait`. A request that is larger
@@ -101,15 +135,11 @@ impl<T> Queue<T> {
             if !wait {
                 return Err(Refused::Full(item));
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.sleep(state, None);
         }
         state.waiting.push_back((cost, item));
         state.bytes = state.bytes.saturating_add(cost);
-        drop(state);
-        self.changed.notify_all();
+        self.wake(state);
         Ok(())
     }
 
@@ -130,21 +160,14 @@ impl<T> Queue<T> {
                 return Taken::Idle;
             }
             let Some(deadline) = deadline else {
-                state = self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.sleep(state, None);
                 continue;
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
                 return Taken::Idle;
             }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.sleep(state, Some(left));
         }
         let mut taken = Vec::new();
         let mut bytes = 0usize;
@@ -161,8 +184,7 @@ impl<T> Queue<T> {
                 taken.push(item);
             }
         }
-        drop(state);
-        self.changed.notify_all();
+        self.wake(state);
         Taken::Some(taken)
     }
 
@@ -171,21 +193,22 @@ impl<T> Queue<T> {
         let mut state = self.lock();
         if state.hold != hold {
             state.hold = hold;
-            drop(state);
-            self.changed.notify_all();
+            self.wake(state);
         }
     }
 
     /// Lets the writer look around, although nothing came.
     pub(crate) fn nudge(&self) {
-        self.lock().nudged = true;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.nudged = true;
+        self.wake(state);
     }
 
     /// Refuses requests from now on; those that wait are still taken.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.closed = true;
+        self.wake(state);
     }
 }
 
