@@ -69,11 +69,11 @@ pub(super) async fn accept(listener: TcpListener, connections_max: usize, lanes:
             continue;
         };
         let lane = lanes.iter().min_by_key(|lane| lane.connections());
-        let sent = match (lane, stream.into_std()) {
+        let is_in = match (lane, stream.into_std()) {
             (Some(lane), Ok(stream)) => lane.send(stream, address, seat),
             _ => false,
         };
-        if !sent {
+        if !is_in {
             tracing::info!(%address, "closed: too many connections at once");
         }
     }
