@@ -52,11 +52,13 @@ impl Growth {
             Self::Any => Grown::Any,
             Self::Contexts(numbers) => {
                 let contexts = numbers.iter().filter_map(|n| index.tail.context(*n));
-                Grown::Contexts(
-                    contexts
-                        .filter_map(|context| context.state.name.clone())
-                        .collect(),
-                )
+                let names = contexts.filter_map(|context| context.state.name.clone());
+                let names: Vec<ContextId> = names.collect();
+                // What is being loaded shows nothing yet.
+                if names.is_empty() {
+                    return Grown::Nothing;
+                }
+                Grown::Contexts(names)
             }
         }
     }

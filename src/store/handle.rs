@@ -194,7 +194,8 @@ impl Store {
             }
         };
         let replayed = match recover::replay_to_read(&*disk, &mut find) {
-            Err(StoreError::IndexLost { .. }) => {
+            // It may be the index that contradicts the log.
+            Err(StoreError::IndexLost { .. } | StoreError::Inconsistent { .. }) => {
                 recover::replay_to_read(&*disk, &mut Start::default)?
             }
             other => other?,

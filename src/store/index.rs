@@ -213,12 +213,10 @@ impl Index {
     }
 
     pub(crate) fn request(&self, number: u64, key: &RequestKey) -> Result<Option<u64>, IndexError> {
-        if let Some(sequence) = self.tail.requests.get(&(number, *key)) {
-            return Ok(Some(*sequence));
-        }
+        let newest = self.tail.requests.get(&(number, *key)).copied();
         let context = self.tail.context(number);
         let base_size = context.map_or(u64::MAX, |context| context.base_size);
-        self.below.request(number, key, base_size)
+        first_request(self.below.request(number, key, base_size), newest)
     }
 
     /// Contexts that grew since the newest head.
@@ -505,6 +503,20 @@ pub(crate) struct FoldJob {
     pub(crate) state: StateRow,
     /// The directory of the head it leads to.
     pub(crate) root: Hash,
+}
+
+/// Which entry has a request id, if an older layer and a newer one may know it.
+/// A history that was loaded may have an id twice: the first entry keeps it. A
+/// base that cannot be read does not keep the tails from answering.
+fn first_request(
+    older: Result<Option<u64>, IndexError>,
+    newer: Option<u64>,
+) -> Result<Option<u64>, IndexError> {
+    match (older, newer) {
+        (Err(error), None) => Err(error),
+        (Ok(Some(sequence)), _) => Ok(Some(sequence)),
+        (Ok(None) | Err(_), newer) => Ok(newer),
+    }
 }
 
 fn change(id: &ContextId, size: u64, root: &Hash) -> Change {

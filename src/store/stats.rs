@@ -226,15 +226,20 @@ fn read_through_index(
             ..Start::default()
         }
     });
-    let replayed = match outcome {
-        Err(StoreError::IndexLost { reason }) => {
-            wanting = Some(reason);
-            read_from(disk, progress, &mut || Start {
-                voucher,
-                ..Start::default()
-            })?
-        }
-        outcome => outcome?,
+    let reason = match &outcome {
+        Err(StoreError::IndexLost { reason }) => Some(reason.clone()),
+        // It may be the index that contradicts the log.
+        Err(error @ StoreError::Inconsistent { .. }) => Some(error.to_string()),
+        _ => None,
+    };
+    let replayed = if reason.is_some() {
+        wanting = reason;
+        read_from(disk, progress, &mut || Start {
+            voucher,
+            ..Start::default()
+        })?
+    } else {
+        outcome?
     };
     let index = match wanting {
         Some(reason) => IndexFound::Wanting { reason },

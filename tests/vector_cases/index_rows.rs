@@ -78,6 +78,9 @@ impl Context {
         ];
         let mut value = fields.map(u64::to_le_bytes).concat();
         value.extend(self.after.frontier.to_bytes());
+        if self.id.is_empty() {
+            value.push(0);
+        }
         value
     }
 }
@@ -409,7 +412,10 @@ pub(crate) fn read_row(table: u8, key: &[u8], value: &[u8]) -> Option<Value> {
             let mut fields = || v.le(8);
             let (lamport, time) = (fields()?, fields()?);
             let (requests, runs, payloads) = (fields()?, fields()?, fields()?);
-            let frontier = Frontier::from_bytes(v.take(v.0.len())?).ok()?;
+            let rest = v.take(v.0.len())?;
+            // Of a number without a name.
+            let unnamed = || Frontier::from_bytes(rest.strip_suffix(&[0])?).ok();
+            let frontier = Frontier::from_bytes(rest).ok().or_else(unnamed)?;
             json!({ "context": context, "lamport": lamport, "appended_at_ns": time,
                 "requests": requests, "run_bytes": runs, "payload_bytes": payloads,
                 "size": frontier.size().get(), "root": frontier.root().to_string() })

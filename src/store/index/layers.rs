@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::base::Reader;
 use super::error::IndexError;
 use super::filter::RequestFilter;
+use super::first_request;
 use super::place::{Location, RequestKey, RunPlace};
 use super::tail::{ContextState, Tail, TailContext, level_len};
 use super::tiles::TileCache;
@@ -106,20 +107,18 @@ impl Below {
         key: &RequestKey,
         base_size: u64,
     ) -> Result<Option<u64>, IndexError> {
-        let mut base_size = base_size;
+        let (mut base_size, mut newer) = (base_size, None);
         if let Some(frozen) = &self.frozen {
-            if let Some(sequence) = frozen.requests.get(&(number, *key)) {
-                return Ok(Some(*sequence));
-            }
+            newer = frozen.requests.get(&(number, *key)).copied();
             if let Some(context) = frozen.context(number) {
                 base_size = context.base_size;
             }
         }
         let ruled_out = |filter: &Arc<RequestFilter>| filter.rules_out(number, key);
         if base_size == 0 || self.filter.as_ref().is_some_and(ruled_out) {
-            return Ok(None);
+            return Ok(newer);
         }
-        self.base.ask(|base| base.request(number, key))
+        first_request(self.base.ask(|base| base.request(number, key)), newer)
     }
 
     pub(crate) fn payload(&self, hash: &Hash) -> Result<Option<Location>, IndexError> {

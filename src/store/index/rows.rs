@@ -224,7 +224,13 @@ pub(crate) fn get_name(value: &[u8]) -> Result<NameRow, DecodeError> {
     ContextId::decode(value).map(NameRow::Context)
 }
 
-/// Lamport, last time, request ids, bytes of runs, bytes of payloads, frontier.
+/// Behind the accumulator of a number without a name. A row of `context_ids`
+/// from before the name does not fit an accumulator from after it, nor the
+/// other way round.
+const UNNAMED: &[u8] = &[0];
+
+/// Lamport, last time, request ids, bytes of runs, bytes of payloads, frontier;
+/// whether it has no name.
 pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     for field in [
@@ -237,6 +243,9 @@ pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
         out.extend_from_slice(&field.to_le_bytes());
     }
     out.extend_from_slice(&state.after.frontier.to_bytes());
+    if state.name.is_none() {
+        out.extend_from_slice(UNNAMED);
+    }
     out
 }
 
@@ -251,7 +260,14 @@ pub(crate) fn get_accumulator(
     let requests = r.u64("request ids")?;
     let run_bytes = r.u64("bytes of runs")?;
     let payload_bytes = r.u64("bytes of payloads")?;
-    let frontier = Frontier::from_bytes(r.rest())?;
+    let rest = r.rest();
+    let frontier = match name {
+        Some(_) => rest,
+        None => rest.strip_suffix(UNNAMED).ok_or(DecodeError::Invalid {
+            what: "the accumulator of a context that has a name",
+        })?,
+    };
+    let frontier = Frontier::from_bytes(frontier)?;
     let after = Accumulator {
         frontier,
         lamport,

@@ -4,6 +4,7 @@ mod fails;
 mod flips;
 mod found;
 mod lies;
+mod loads;
 mod mirrors;
 mod model;
 mod property;

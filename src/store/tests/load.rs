@@ -7,7 +7,7 @@ use crate::run::{CheckedPayload, Run};
 
 /// A context of some other store: entries in runs of one to seven, request ids,
 /// payloads inside and outside of their runs.
-fn elsewhere(entries: usize) -> History {
+pub(super) fn elsewhere(entries: usize) -> History {
     let store = open(&new_disk());
     let mut n = 0;
     while n < entries {
@@ -30,7 +30,7 @@ fn elsewhere(entries: usize) -> History {
 }
 
 /// The next run behind `after`, with the payloads it needs.
-fn part(history: &History, after: u64) -> HistoryPart {
+pub(super) fn part(history: &History, after: u64) -> HistoryPart {
     let runs = history.runs(after, 1).unwrap();
     let mut payloads = Vec::new();
     for run in &runs {
@@ -46,24 +46,24 @@ fn part(history: &History, after: u64) -> HistoryPart {
 }
 
 #[track_caller]
-fn matches_log(report: &AuditReport) {
+pub(super) fn matches_log(report: &AuditReport) {
     let index = &report.index;
     assert!(matches!(index, AuditedIndex::Matches { .. }), "{index:?}");
 }
 
-fn push_all(loader: &mut Loader, history: &History) {
+pub(super) fn push_all(loader: &mut Loader, history: &History) {
     while loader.size() < history.size() {
         loader.push(part(history, loader.size())).unwrap();
     }
 }
 
-fn load(store: &Store, name: &str, history: &History) {
+pub(super) fn load(store: &Store, name: &str, history: &History) {
     let mut loader = store.loader(&id(name)).unwrap();
     push_all(&mut loader, history);
     assert_eq!(loader.finish(history.root()).unwrap(), history.size());
 }
 
-fn same(view: &View, name: &str, history: &History) {
+pub(super) fn same(view: &View, name: &str, history: &History) {
     let there = entries(history.view(), "there");
     assert_eq!(entries(view, name), there);
     let info = view.context(&id(name)).unwrap().unwrap();
@@ -304,6 +304,131 @@ fn payloads_that_are_there_are_not_stored_again() {
     same(store.view(), "two", &history);
 }
 
+/// What is stored and does not verify any more is stored again.
+#[test]
+fn a_payload_that_has_rotted_comes_back_with_a_load() {
+    let disk = new_disk();
+    let store = open(&disk);
+    let history = elsewhere(8);
+    load(&store, "one", &history);
+    store.close().unwrap();
+    drop(store);
+    let segment = "log/0000000001.seg";
+    let mut bytes = disk.bytes(segment).unwrap();
+    // Nothing but the one large payload is as long as that and the same all through.
+    let large = vec![b'e'; PAYLOAD_INLINE_BYTES_MAX + 1];
+    let at = bytes.windows(large.len()).position(|w| w == large);
+    let at = at.unwrap();
+    bytes[at + 7] ^= 1;
+    disk.set_bytes(segment, bytes);
+    let store = open(&disk);
+    let rotten = store.view().entry(&id("one"), 5);
+    assert!(rotten.unwrap_err().is_verification_failure());
+    load(&store, "two", &history);
+    same(store.view(), "one", &history);
+    same(store.view(), "two", &history);
+}
+
+/// Nothing a load does in the middle keeps it from going on when there is room.
+#[test]
+fn a_disk_that_is_full_in_mid_load() {
+    let disk = new_disk();
+    let store = open(&disk);
+    let history = elsewhere(30);
+    let full = |full: bool| {
+        let fault = disk::Fault {
+            kind: disk::FaultKind::Write,
+            after: 0,
+            error: io::ErrorKind::StorageFull,
+        };
+        disk.set_fault_in("log/", full.then_some(fault));
+    };
+    let mut loader = store.loader(&id("new")).unwrap();
+    while loader.size() < history.size() {
+        let size = loader.size();
+        full(true);
+        let refused = loader.push(part(&history, size));
+        let is_full = matches!(refused, Err(LoadError::Store(StoreError::DiskFull)));
+        assert!(is_full, "{refused:?}");
+        assert_eq!(loader.size(), size);
+        full(false);
+        put(&store, "other", &["meanwhile"]);
+        loader.push(part(&history, size)).unwrap();
+    }
+    // Without its name there is nothing.
+    full(true);
+    assert!(loader.finish(history.root()).is_err());
+    assert_eq!(store.view().context(&id("new")).unwrap(), None);
+    full(false);
+    load(&store, "new", &history);
+    same(store.view(), "new", &history);
+    assert_eq!(store.failure(), None);
+    store.close().unwrap();
+    drop(store);
+    let report = audit_clean(&disk);
+    assert_eq!(report.contexts, 2);
+    matches_log(&report);
+    same(open(&disk).view(), "new", &history);
+}
+
+/// A mirror sees what the heads cover: nothing of a load, then all of it, then
+/// each group behind it; and what it holds always ends where a run does.
+#[test]
+fn a_mirror_of_a_store_that_loads() {
+    use super::mirror::{ingest, mirror_disk, open_mirror, seen, span};
+    use crate::ledger::Ingest;
+
+    let source = open(&new_disk());
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let catch_up = |names: &[&str]| {
+        source.publish().unwrap();
+        let (head, seen_head) = seen(source.view(), names);
+        ingest(&mirror, Ingest::Seen(seen_head.clone())).unwrap();
+        for opening in &seen_head.openings {
+            let (span, payloads) = span(source.view(), mirror.view(), opening);
+            ingest(&mirror, Ingest::Span { span, payloads }).unwrap();
+        }
+        ingest(&mirror, Ingest::Complete(head.clone())).unwrap();
+        assert_eq!(
+            mirror.view().contexts(None, 9).unwrap(),
+            source.view().contexts(None, 9).unwrap()
+        );
+        (head.head().contexts, head.head().entries)
+    };
+    let (short, long) = (elsewhere(20), elsewhere(60));
+    let mut loader = source.loader(&id("new")).unwrap();
+    put(&source, "a", &["one"]);
+    loader.push(part(&short, 0)).unwrap();
+    assert_eq!(catch_up(&["a"]), (1, 1));
+    push_all(&mut loader, &short);
+    put(&source, "a", &["two"]);
+    assert_eq!(catch_up(&["a"]), (1, 2));
+    loader.finish(short.root()).unwrap();
+    assert_eq!(catch_up(&["new"]), (2, 22));
+    same(mirror.view(), "new", &short);
+    // Continued, with a head behind every part.
+    let mut loader = source.loader(&id("new")).unwrap();
+    while loader.size() < long.size() {
+        let mut next = part(&long, loader.size());
+        if let Some(first) = next.runs.first_mut() {
+            let run = Run::decode(first).unwrap();
+            if run.first() <= loader.size() {
+                *first = run.cut(loader.size()).unwrap();
+            }
+        }
+        loader.push(next).unwrap();
+        assert_eq!(catch_up(&["new"]), (2, 2 + loader.size()));
+    }
+    loader.finish(long.root()).unwrap();
+    same(mirror.view(), "new", &long);
+    put(&source, "new", &["its own"]);
+    catch_up(&["new"]);
+    mirror.close().unwrap();
+    drop(mirror);
+    matches_log(&audit_clean(&disk));
+}
+
 #[test]
 fn a_mirror_loads_nothing() {
     let disk = MemoryDisk::new();
@@ -321,6 +446,7 @@ fn a_listener_hears_what_can_be_seen() {
         let heard = heard.clone();
         Listener(Arc::new(move |change| {
             let names = match change {
+                Change::Grown([]) => vec!["nobody".into()],
                 Change::Grown(ids) => ids.iter().map(|id| id.as_str().to_owned()).collect(),
                 other => vec![format!("{other:?}")],
             };

@@ -13,7 +13,7 @@ use crate::store::index::rows::{IndexKeys, Table};
 use crate::store::pages::CheckedPages;
 use crate::store::scan::open_segment;
 
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The database of a store that is not open, and the keys of its rows.
 fn database(disk: &MemoryDisk) -> (Database, IndexKeys) {
@@ -25,7 +25,7 @@ fn database(disk: &MemoryDisk) -> (Database, IndexKeys) {
 }
 
 /// All rows of a table, without their checks.
-fn rows(disk: &MemoryDisk, table: Table) -> Rows {
+pub(super) fn rows(disk: &MemoryDisk, table: Table) -> Rows {
     let (db, keys) = database(&disk.fork());
     let read = db.begin_read().unwrap();
     let rows = read.open_table(definition(table)).unwrap();
@@ -40,7 +40,7 @@ fn rows(disk: &MemoryDisk, table: Table) -> Rows {
 }
 
 /// Changes one row; its check is right then.
-fn put(disk: &MemoryDisk, table: Table, key: &[u8], value: Option<Vec<u8>>) {
+pub(super) fn put(disk: &MemoryDisk, table: Table, key: &[u8], value: Option<Vec<u8>>) {
     let (db, keys) = database(disk);
     let mut write = db.begin_write().unwrap();
     write.set_quick_repair(true);
@@ -217,7 +217,7 @@ fn closed() -> (MemoryDisk, MemoryDisk, Model) {
 }
 
 /// Context "a" has number 1, "b" 2.
-fn key(number: u64, rest: &[u8]) -> Vec<u8> {
+pub(super) fn key(number: u64, rest: &[u8]) -> Vec<u8> {
     [&number.to_be_bytes()[..], rest].concat()
 }
 
