@@ -140,7 +140,9 @@ async fn latency(client: &Client) {
     }
     let seen = seen.await.unwrap();
     let pairs = seen.iter().zip(&acknowledged);
-    let mut late: Vec<Duration> = pairs.map(|(s, a)| s.saturating_duration_since(*a)).collect();
+    let mut late: Vec<Duration> = pairs
+        .map(|(s, a)| s.saturating_duration_since(*a))
+        .collect();
     let before = late.iter().filter(|late| late.is_zero()).count();
     let middle = median(&mut late);
     println!(

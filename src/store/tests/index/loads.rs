@@ -51,12 +51,17 @@ fn an_index_lost_in_mid_load_holds_it_up_and_no_more() {
     }
     push_all(&mut loader, &history);
     settle(&store);
-    // Its name comes while it is being made anew: only the tails know of it.
+    // The index goes right behind the name: then only the tails know of it, if
+    // it was not folded before.
     loader.push(HistoryPart::default()).unwrap();
     assert_eq!(store.view().size(&id("new")).unwrap(), None);
     loader.finish(history.root()).unwrap();
     lose(&disk, &store);
-    assert_eq!(store.view().size(&id("new")).unwrap(), Some(300));
+    let shown = store.view().size(&id("new"));
+    assert!(
+        matches!(shown, Ok(Some(300)) | Err(StoreError::IndexLost { .. })),
+        "{shown:?}"
+    );
     disk.set_fault(None);
     wait_ready(&store);
     same(store.view(), "new", &history);
