@@ -10,7 +10,10 @@ use converge_ledger::rpc::proto::inspect::inspect_service_client::InspectService
 use converge_ledger::rpc::{RpcConfig, Tokens};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tonic::{Code, Request};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
 
 use crate::support::{
     Client, Node, Setup, append, by_hand, call_raw, prefix, refused, request, until, within,
@@ -92,6 +95,41 @@ async fn is_refused(client: &mut Client, payload: &[u8]) -> bool {
     }
 }
 
+/// An append whose message is announced and does not come.
+struct Held {
+    sender: mpsc::UnboundedSender<Bytes>,
+    call: JoinHandle<Status>,
+}
+
+impl Held {
+    fn new(channel: &Channel, bytes: usize) -> Self {
+        let (sender, body) = by_hand();
+        let call = tokio::spawn(call_raw(channel.clone(), APPEND, body));
+        sender.send(prefix(bytes)).unwrap();
+        Self { sender, call }
+    }
+}
+
+/// Tries until an append is refused. The one before may have been in the way of
+/// a call that was to be held: that is begun anew.
+async fn until_refused(
+    held: &mut [Held],
+    channel: &Channel,
+    bytes: usize,
+    client: &Client,
+    payload: &[u8],
+) {
+    within(async {
+        while !is_refused(&mut client.clone(), payload).await {
+            for held in held.iter_mut().filter(|held| held.call.is_finished()) {
+                *held = Held::new(channel, bytes);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn calls_in_flight_are_bounded_and_the_bound_recovers() {
     let node = Setup {
@@ -103,20 +141,9 @@ async fn calls_in_flight_are_bounded_and_the_bound_recovers() {
     }
     .start();
     let channel = node.channel().await;
-    let held: Vec<_> = (0..2)
-        .map(|_| {
-            let (sender, body) = by_hand();
-            let call = tokio::spawn(call_raw(channel.clone(), APPEND, body));
-            sender.send(prefix(10)).unwrap();
-            (sender, call)
-        })
-        .collect();
+    let mut held = [Held::new(&channel, 10), Held::new(&channel, 10)];
     let client = node.client().await;
-    until(|| {
-        let mut client = client.clone();
-        async move { is_refused(&mut client, b"p").await }
-    })
-    .await;
+    until_refused(&mut held, &channel, 10, &client, b"p").await;
     // Health has places of its own.
     let (sender, health) = by_hand();
     sender.send(prefix(0)).unwrap();
@@ -126,7 +153,7 @@ async fn calls_in_flight_are_bounded_and_the_bound_recovers() {
         call_raw(channel.clone(), path, health).await.code(),
         Code::Ok
     );
-    for (sender, call) in held {
+    for Held { sender, call } in held {
         drop(sender);
         assert_eq!(within(call).await.unwrap().code(), Code::Internal);
     }
@@ -150,18 +177,13 @@ async fn request_bytes_are_bounded_and_the_bound_recovers() {
     }
     .start();
     let channel = node.channel().await;
-    let (sender, body) = by_hand();
-    let call = tokio::spawn(call_raw(channel.clone(), APPEND, body));
-    sender.send(prefix(4 << 20)).unwrap();
+    let mut held = [Held::new(&channel, 4 << 20)];
     let client = node.client().await;
     let large = Bytes::from(vec![1; 1 << 20]);
-    until(|| {
-        let (mut client, large) = (client.clone(), large.clone());
-        async move { is_refused(&mut client, &large).await }
-    })
-    .await;
+    until_refused(&mut held, &channel, 4 << 20, &client, &large).await;
     // What is small has room.
     assert!(!is_refused(&mut client.clone(), b"p").await);
+    let [Held { sender, call }] = held;
     drop(sender);
     within(call).await.unwrap();
     until(|| {
