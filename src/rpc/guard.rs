@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
@@ -33,6 +33,8 @@ use super::tokens::Tokens;
 const TIMEOUT_HEADER: &str = "grpc-timeout";
 /// How much earlier than a client's own deadline it is answered.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
+/// How the library begins to say that a message cannot be decoded.
+const UNDECODED: &str = "failed to decode Protobuf message";
 /// Digits of such a deadline.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
@@ -179,7 +181,7 @@ impl Shared {
         let request =
             request.map(|body| Body::new(RequestBody::new(body, limit, several, room, charge)));
         match tokio::time::timeout(deadline, inner.call(request)).await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => callers_fault(response),
             Ok(Err(never)) => match never {},
             Err(_) if method.writes() => Status::deadline_exceeded(
                 "time is up, and whether it was stored is unknown: repeat the call, an append \
@@ -188,6 +190,20 @@ impl Shared {
             .into_http(),
             Err(_) => Status::deadline_exceeded("time is up: try again").into_http(),
         }
+    }
+}
+
+/// A message that cannot be decoded is the caller's fault, a text in it that is
+/// not UTF-8 above all; the library calls it an error of the server.
+fn callers_fault(response: Response<Body>) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status)
+            if status.code() == Code::Internal && status.message().starts_with(UNDECODED) =>
+        {
+            let reason = status.message();
+            Status::invalid_argument(format!("{reason}; nothing was stored")).into_http()
+        }
+        _ => response,
     }
 }
 

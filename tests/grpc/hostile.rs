@@ -115,11 +115,11 @@ async fn bytes_that_are_no_request_are_refused() {
     let mut odd_flag = framed(b"x").to_vec();
     odd_flag[0] = 9;
     let cases = [
-        (not_utf8, Code::Internal),
-        (framed(&[0xff; 64]), Code::Internal),
+        (not_utf8, Code::InvalidArgument),
+        (framed(&[0xff; 64]), Code::InvalidArgument),
         (
             framed(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]),
-            Code::Internal,
+            Code::InvalidArgument,
         ),
         (two.into(), Code::InvalidArgument),
         (compressed.into(), Code::Internal),
