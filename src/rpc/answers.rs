@@ -48,7 +48,7 @@ impl Answers {
     }
 
     /// What the store is to call, and where the answer arrives.
-    pub(super) fn expect(&self) -> (AppendDone, oneshot::Receiver<Outcome>) {
+    pub(super) fn register(&self) -> (AppendDone, oneshot::Receiver<Outcome>) {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let done: AppendDone = Box::new(move |outcome| {

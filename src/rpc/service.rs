@@ -109,7 +109,7 @@ impl ContextService for Service {
             let draft = convert::draft(&request);
             (request, draft)
         };
-        let (done, answer) = self.answers.expect();
+        let (done, answer) = self.answers.register();
         self.shared.store.submit(vec![(id, draft?)], false, done);
         let stored = answer.await.map_err(|_| RpcError::Unanswered)?;
         let stored = stored.map_err(RpcError::Append)?;
