@@ -144,7 +144,7 @@ impl<R: Read> Input<R> {
             }
         }
         let fault = match title::decimal(&digits) {
-            Some(title::VERSION) => return Ok(()),
+            Some(found) if found == u64::from(title::VERSION) => return Ok(()),
             Some(found) => Fault::Version { found },
             None => Fault::NotAnArchive,
         };

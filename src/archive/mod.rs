@@ -40,6 +40,7 @@ mod write;
 
 pub use fault::{EndField, Fault, ReadError};
 pub use parts::Parts;
+pub use title::VERSION;
 pub use verify::{Verified, name_of, verify};
 pub use write::{Unsound, WriteError, Written, write};
 

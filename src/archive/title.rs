@@ -23,7 +23,7 @@ use crate::limits::SEQUENCE_MAX;
 /// The first line up to its version.
 pub(super) const MAGIC: &str = "converge-ledger/archive/v";
 /// The version of the archive.
-pub(super) const VERSION: u64 = 1;
+pub const VERSION: u32 = 1;
 /// Digits of a u64.
 pub(super) const DIGITS_MAX: usize = 20;
 

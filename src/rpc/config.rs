@@ -239,6 +239,7 @@ mod tests {
         );
         assert_eq!(refused(|c| c.reply_bytes_max = 1), "bytes of replies");
         assert_eq!(refused(|c| c.connections_max = 0), "connections");
+        assert_eq!(refused(|c| c.lanes = 0), "lanes");
         assert_eq!(refused(|c| c.read_threads = 0), "read threads");
     }
 }

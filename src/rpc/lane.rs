@@ -3,8 +3,7 @@
 //!
 //! All tasks of a connection run on one thread and in turn. So the replies that
 //! one group of appends sets free are written together instead of one by one,
-//! and no thread has to wake another for each of them: with many appends in
-//! flight that is most of what they cost (`benches/grpc.rs`).
+//! and no thread has to wake another for each of them.
 
 use std::io;
 use std::net::SocketAddr;

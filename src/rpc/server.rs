@@ -169,28 +169,29 @@ impl Server {
             ending.spawn(async move { end.await.unwrap_or_else(|_| Err(gone())) });
         }
         drop(work);
-        {
+        let mut outcome = {
             let accepting = listen::accept(listener, self.config.connections_max, lanes);
             let mut accepting = std::pin::pin!(accepting);
             let mut shutdown = std::pin::pin!(shutdown);
             let mut watching = std::pin::pin!(watch_store(&health, &store, &self.hub));
             tokio::select! {
-                () = &mut shutdown => (),
-                () = &mut accepting => (),
-                () = &mut watching => (),
-                // One that ends by itself: the others are told to.
-                Some(outcome) = ending.join_next() => outcome.unwrap_or_else(|_| Err(gone()))?,
+                () = &mut shutdown => Ok(()),
+                () = &mut accepting => Ok(()),
+                () = &mut watching => Ok(()),
+                // One that ends by itself: the others are told to, like at any
+                // other end.
+                Some(ended) = ending.join_next() => ended.unwrap_or_else(|_| Err(gone())),
             }
-        }
+        };
         // From here on nothing is accepted: the listener is gone.
         say(&health, ServingStatus::NotServing).await;
         self.hub.enter(Phase::Closing);
         stop.send_replace(true);
         // Each within its own bound.
-        while let Some(outcome) = ending.join_next().await {
-            outcome.unwrap_or_else(|_| Err(gone()))?;
+        while let Some(ended) = ending.join_next().await {
+            outcome = outcome.and(ended.unwrap_or_else(|_| Err(gone())));
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -27,12 +27,10 @@ use super::reads::{Reads, Threads};
 use super::reply::ReplyPermit;
 use super::status::RpcError;
 use super::watch::Watch;
+use crate::archive;
 use crate::node::archives::{self, LoadOptions};
 use crate::node::clock::now_ns;
 use crate::store::{PageLimits, Store, View};
-
-/// Version of the archives that are made (`archive/v1`).
-const ARCHIVE_VERSION: u32 = 1;
 
 /// What all lanes share.
 pub(super) struct Shared {
@@ -185,7 +183,7 @@ impl ContextService for Service {
             metadata: Some(SnapshotMetadata {
                 created_at_ns: now_ns(),
                 entry_count: made.size,
-                version: ARCHIVE_VERSION,
+                version: archive::VERSION,
                 merkle_root: Bytes::copy_from_slice(made.root.as_bytes()),
             }),
         });

@@ -38,19 +38,11 @@ impl View {
     }
 }
 
+#[cfg(test)]
 impl History {
     /// Whose it is.
-    #[cfg(test)]
     pub(crate) fn view(&self) -> &View {
         &self.view
-    }
-
-    /// Bytes of its runs as they are stored, entries behind `size` included:
-    /// an archive of it is about this large, and as much larger as it has
-    /// payloads of more than 4 KiB.
-    #[must_use]
-    pub fn run_bytes(&self) -> u64 {
-        self.context.state.run_bytes
     }
 }
 
