@@ -56,6 +56,18 @@ pub const NOTE_BYTES_MAX: usize = 8 << 10;
 /// Signature lines in a note.
 pub const NOTE_SIGNATURES_MAX: usize = 8;
 
+/// Rotations of an origin's key, over its whole life: they travel together
+/// with a head.
+pub const ROTATIONS_MAX: usize = 63;
+/// Takeovers between two heads that are compared.
+pub const TAKEOVERS_MAX: usize = 63;
+/// Bytes of a proof about one context, or of an entry with its payload: 16 MiB.
+pub const PROOF_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a proof about a whole store: 256 MiB.
+pub const STORE_PROOF_BYTES_MAX: usize = 256 << 20;
+/// Bytes of an evidence file: 2 MiB.
+pub const EVIDENCE_BYTES_MAX: usize = 2 << 20;
+
 /// Directory nodes are at depths `0..DIRECTORY_DEPTH_MAX`.
 pub const DIRECTORY_DEPTH_MAX: usize = 64;
 /// Fixed part of a directory node.
@@ -163,6 +175,19 @@ const _: () = {
     assert!(DIRECTORY_NODE_BYTES_MAX == 1160);
     assert!(DIRECTORY_CHILD_BYTES <= DIRECTORY_ENTRY_BYTES);
     assert!(NOTE_TEXT_BYTES_MAX < NOTE_BYTES_MAX);
+    assert!(ROTATIONS_MAX < NOTES_PER_REPLY_MAX);
+    // Two notes, the rotations and takeovers between them, two paths in base64,
+    // a proof, and room for the names of lines.
+    assert!(
+        (2 + ROTATIONS_MAX + TAKEOVERS_MAX) * NOTE_BYTES_MAX
+            + 2 * DIRECTORY_DEPTH_MAX * (DIRECTORY_NODE_BYTES_MAX * 4 / 3 + 8)
+            + PROOF_HASHES_MAX * 45
+            + (16 << 10)
+            <= EVIDENCE_BYTES_MAX
+    );
+    assert!(EVIDENCE_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+    // An entry with its payload and header in base64.
+    assert!((PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) * 4 / 3 + EVIDENCE_BYTES_MAX <= PROOF_BYTES_MAX);
     // Lengths that are written in two bytes.
     assert!(KEY_BYTES_MAX <= 0xffff);
     assert!(REQUEST_ID_BYTES_MAX <= 0xffff);

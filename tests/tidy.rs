@@ -20,7 +20,16 @@ const FUNCTION_LINES_MAX: usize = 100;
 const LAYERS: [&[&str]; 6] = [
     &["hash", "encoding", "entry", "lamport", "limits"],
     &["tree"],
-    &["note", "head", "directory", "run", "ledger", "evidence"],
+    &[
+        "note",
+        "head",
+        "directory",
+        "run",
+        "ledger",
+        "proof",
+        "evidence",
+        "verify",
+    ],
     &["store", "sync", "archive"],
     &["node", "rpc"],
     &["cli", "main"],
