@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::CliError;
+use super::guard::GuardArguments;
 use super::output::escape;
 use super::progress::OpeningBar;
 use crate::node::NodeKey;
 use crate::node::clock::SystemClock;
-use crate::note::{SignerKey, VerifierKey};
+use crate::note::VerifierKey;
 use crate::store::disk::{Access, Disk, RealDisk};
 use crate::store::{
     self, Opened, Progress, Store, StoreError, StoreOptions, StoreRole, View, keys,
@@ -29,10 +30,11 @@ const BEFORE_A_STORE: [&str; 5] = [
 /// The directory that `--data` names.
 pub(super) struct DataDir {
     disk: Arc<RealDisk>,
+    guard: GuardArguments,
 }
 
 impl DataDir {
-    pub(super) fn new(path: Option<PathBuf>) -> Result<Self, CliError> {
+    pub(super) fn new(path: Option<PathBuf>, guard: GuardArguments) -> Result<Self, CliError> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let path = path.ok_or_else(|| {
             CliError::usage("which store?")
@@ -40,6 +42,7 @@ impl DataDir {
         })?;
         Ok(Self {
             disk: Arc::new(RealDisk::new(path)),
+            guard,
         })
     }
 
@@ -142,34 +145,33 @@ impl DataDir {
             .map_err(|error| self.named(error))
     }
 
-    /// The origin's signing key, if this store has one to have.
-    fn signer(&self, role: StoreRole) -> Result<Option<SignerKey>, StoreError> {
-        match role {
-            StoreRole::Own => keys::read_origin_key(self.disk()).map(Some),
-            StoreRole::Mirror => Ok(None),
-        }
+    /// Opens the store for writing, if its mirrors know of nothing newer.
+    pub(super) fn open(&self, options: StoreOptions) -> Result<Store, CliError> {
+        let store = self.open_new(options)?;
+        self.guard.check(self, &store)?;
+        Ok(store)
     }
 
-    /// Opens the store for writing.
-    pub(super) fn open(&self, options: StoreOptions) -> Result<Store, CliError> {
+    /// Opens a store that nobody can have a newer copy of.
+    pub(super) fn open_new(&self, options: StoreOptions) -> Result<Store, CliError> {
         let opened = self.try_open(options).map_err(|error| self.named(error))?;
         Ok(opened.store)
     }
 
     fn try_open(&self, mut options: StoreOptions) -> Result<Opened, StoreError> {
-        let (role, _) = store::peek(self.disk())?;
         let opened = {
             let (_bar, progress) = self.opening_bar();
             options.progress = Some(progress);
-            Store::open(self.disk.clone(), options, self.signer(role)?)?
+            Store::open_with_key_files(self.disk.clone(), options)?
         };
         tell(&opened);
         Ok(opened)
     }
 
     /// Opens the store for reading. A store that nobody has open and that can
-    /// be written is recovered first; any other is shown up to what its log
-    /// vouches for, and not touched.
+    /// be written is recovered first, which may sign a head; any other, and one
+    /// that mirrors guard, is shown up to what its log vouches for, and not
+    /// touched.
     pub(super) fn open_view(&self) -> Result<View, CliError> {
         self.peek()?;
         let recover = || {
@@ -177,7 +179,12 @@ impl DataDir {
             options.reserve_bytes = 0;
             self.try_open(options)?.store.close()
         };
-        match recover() {
+        let recovered = if self.guard.is_set() {
+            Ok(())
+        } else {
+            recover()
+        };
+        match recovered {
             Ok(()) => (),
             Err(error) if error.is_verification_failure() => return Err(self.named(error)),
             Err(error) => tracing::info!(%error, "reading without recovery"),

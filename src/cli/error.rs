@@ -20,6 +20,8 @@ pub(super) const VERIFICATION: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// The command could not do its work.
 pub(super) const COULD_NOT: u8 = 3;
+/// The store is frozen: it must not sign.
+const FROZEN: u8 = 4;
 
 /// Why a command ended early.
 #[derive(Debug)]
@@ -113,6 +115,15 @@ impl From<StoreError> for CliError {
             return Self::verification(&error).hint(
                 "Nothing was changed. Run `audit` for the first bad entry; \
                  restore the directory from a mirror or a copy.",
+            );
+        }
+        if matches!(error, StoreError::Frozen(_)) {
+            return Self::new(FROZEN, &error).hint(
+                "Nothing was signed or stored. If this directory is an old copy, put the newest \
+                 one in its place, with its log/ and head.note, and run the command again. If the \
+                 same key signs elsewhere, stop one of the two for ever. What is here can still \
+                 be read; mirrors have the rest: `snapshot` takes contexts out of one, `load` \
+                 puts them into a store with a new key.",
             );
         }
         let hint = match &error {

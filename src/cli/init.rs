@@ -56,7 +56,7 @@ fn init_own(data: &DataDir, name: Option<OriginName>) -> Result<(), CliError> {
     keys::create_origin_key(data.disk(), &signer)?;
     data.create(StoreRole::Own, &origin)?;
     // The first head: from here a mirror can tell empty from unreachable.
-    let store = data.open(options())?;
+    let store = data.open_new(options())?;
     store.publish()?;
     store.close()?;
 

@@ -3,7 +3,7 @@
 //!
 //! Contract with scripts (README, Scripts):
 //! * exit status 0 done, 1 verification failed, 2 usage or bad input, 3 could
-//!   not run;
+//!   not run, 4 frozen;
 //! * results on stdout, diagnostics on stderr; `--json` output is stable;
 //! * a reader of stdout that goes away ends the command quietly.
 
@@ -13,15 +13,19 @@ mod audit;
 mod data;
 mod error;
 mod grpc;
+mod guard;
 mod init;
 mod keys;
 mod mirror;
 mod ndjson;
 mod output;
 mod progress;
+mod prove;
 mod read;
 mod rebuild;
 mod remote;
+mod resolve;
+mod rotate;
 mod serve;
 mod show;
 mod stats;
@@ -36,6 +40,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use error::CliError;
+use guard::GuardArguments;
 use remote::{ServerArguments, Target};
 
 /// Environment variable that sets what is logged.
@@ -46,7 +51,8 @@ const LOG_ENV: &str = "CONVERGE_LEDGER_LOG";
 #[derive(Debug, Parser)]
 #[command(name = "converge-ledger", version, about, max_term_width = 100)]
 #[command(
-    after_help = "Exit status: 0 done, 1 verification failed, 2 usage or bad input, 3 could not run."
+    after_help = "Exit status: 0 done, 1 verification failed, 2 usage or bad input, 3 could not run, \
+                  4 frozen: this store must not sign."
 )]
 struct Arguments {
     /// Directory of the store
@@ -58,6 +64,8 @@ struct Arguments {
         hide_env_values = true
     )]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    guard: GuardArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,6 +96,12 @@ enum Command {
     Mirror(mirror::MirrorArguments),
     /// Recompute and verify every byte of the store
     Audit(audit::AuditArguments),
+    /// Give the origin a new key and end the old one
+    RotateKey(rotate::RotateArguments),
+    /// Show a fork's two branches, or go on with the one that is held
+    Resolve(resolve::ResolveArguments),
+    /// Make a proof that an auditor can check offline with `verify`
+    Prove(prove::ProveArguments),
     /// Check a proof, evidence or head offline, with the origin's public key
     Verify(verify::VerifyArguments),
     /// Say what the store holds and how much room it takes
@@ -137,6 +151,9 @@ impl Command {
             Self::Serve(arguments) => serve::run(target.directory()?, arguments),
             Self::Mirror(arguments) => mirror::run(target.directory()?, &arguments),
             Self::Audit(arguments) => audit::run(target.directory()?, &arguments),
+            Self::RotateKey(arguments) => rotate::run(target.directory()?, &arguments),
+            Self::Resolve(arguments) => resolve::run(target.directory()?, &arguments),
+            Self::Prove(arguments) => prove::run(target.directory()?, &arguments),
             // Done before a target was chosen.
             Self::Verify(_) => Ok(()),
             Self::Stats(arguments) => stats::run(target.directory()?, &arguments),
@@ -162,13 +179,17 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::USAGE));
         }
     };
-    let Arguments { data, command } = arguments;
+    let Arguments {
+        data,
+        guard,
+        command,
+    } = arguments;
     start_log(command.log_level());
     if let Command::Verify(arguments) = &command {
         // It needs neither directory nor server.
         return verify::run(arguments);
     }
-    let target = Target::choose(data, command.server(), &matches);
+    let target = Target::choose(data, command.server(), guard, &matches);
     match target.and_then(|target| command.run(&target)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),

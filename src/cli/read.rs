@@ -1,17 +1,19 @@
 //! `get`, `contexts`, `head`: reading. Entries come page by page, so memory
 //! does not grow with a context.
 
+use std::io::Write as _;
+
 use clap::Args;
 use serde::Serialize;
 
 use super::data::DataDir;
 use super::error::CliError;
-use super::output::Out;
+use super::output::{Out, escape};
 use super::remote::{ServerArguments, Target};
 use super::show::{self, Text};
 use crate::client::{Client, PageQuery};
 use crate::entry::ContextId;
-use crate::store::{PageLimits, StoreRole};
+use crate::store::{PageLimits, SignedState, StoreRole};
 
 /// Contexts asked for at a time.
 const CONTEXTS_PAGE: usize = 10_000;
@@ -30,6 +32,10 @@ pub(super) struct GetArguments {
     /// Print only entries with this key
     #[arg(long)]
     key: Option<String>,
+    /// Check every entry against the newest signed head before it is printed,
+    /// from the origin's key down
+    #[arg(long)]
+    verify: bool,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -73,6 +79,10 @@ pub(super) fn get(target: &Target, arguments: &GetArguments) -> Result<(), CliEr
     }
     match target {
         Target::Directory(data) => get_from_directory(data, &context, arguments),
+        Target::Server(_) if arguments.verify => Err(CliError::usage(
+            "--verify needs the directory: the API shows no proofs",
+        )
+        .hint("Give --data, or check a server that mirrors can reach with `audit --from`.")),
         Target::Server(remote) => {
             remote.run(async |client| get_from_server(&client, &context, arguments).await)
         }
@@ -96,9 +106,15 @@ fn get_from_directory(
         ))
         .hint("`contexts` lists them."));
     }
+    let signed = if arguments.verify {
+        Some(view.signed_state(context)?)
+    } else {
+        None
+    };
     let mut out = Out::new();
     let mut left = arguments.limit.unwrap_or(u64::MAX);
     let mut after = arguments.after;
+    let mut verified = 0u64;
     while left > 0 {
         // 0 asks for as much as fits a page.
         let wanted = arguments
@@ -111,6 +127,14 @@ fn get_from_directory(
             arguments.key.as_deref(),
         )?;
         for entry in &page.entries {
+            if let Some(signed) = &signed {
+                if let Err(error) = view.check_entry(signed, entry) {
+                    // What was checked before it is good.
+                    out.flush()?;
+                    return Err(error.into());
+                }
+                verified += 1;
+            }
             show::entry(&mut out, entry, arguments.json)?;
         }
         left = left.saturating_sub(page.entries.len() as u64);
@@ -119,7 +143,18 @@ fn get_from_directory(
             break;
         }
     }
-    out.flush()
+    out.flush()?;
+    if let Some(signed) = &signed {
+        say_verified(signed, verified);
+    }
+    Ok(())
+}
+
+/// On stderr: stdout has the entries. Without a stderr there is nobody to tell.
+fn say_verified(signed: &SignedState, entries: u64) {
+    let (order, origin) = (signed.head.order(), &signed.head.head().origin);
+    let line = format!("verified {entries} entries under head {order} of {origin}");
+    let _ = writeln!(std::io::stderr(), "{}", escape(&line));
 }
 
 async fn get_from_server(

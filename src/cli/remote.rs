@@ -10,6 +10,7 @@ use tokio::runtime;
 
 use super::data::DataDir;
 use super::error::CliError;
+use super::guard::GuardArguments;
 use crate::client::{Client, ClientOptions};
 use crate::rpc::{FileError, read_public, read_secret};
 
@@ -53,6 +54,7 @@ impl Target {
     pub(super) fn choose(
         data: Option<PathBuf>,
         server: Option<&ServerArguments>,
+        guard: GuardArguments,
         matches: &ArgMatches,
     ) -> Result<Self, CliError> {
         let of_command = matches.subcommand().map(|(_, matches)| matches);
@@ -66,7 +68,7 @@ impl Target {
             (!url.is_empty()).then_some((arguments, url, by))
         });
         let Some((arguments, url, server_given)) = server else {
-            return Ok(Self::Directory(DataDir::new(data)?));
+            return Ok(Self::Directory(DataDir::new(data, guard)?));
         };
         match data_given {
             Some(data_given) if data_given == server_given => Err(CliError::usage(
@@ -77,7 +79,7 @@ impl Target {
                      CONVERGE_LEDGER_SERVER.",
             )),
             Some(data_given) if data_given > server_given => {
-                Ok(Self::Directory(DataDir::new(data)?))
+                Ok(Self::Directory(DataDir::new(data, guard)?))
             }
             _ => Ok(Self::Server(Box::new(Remote {
                 options: arguments.options(url)?,

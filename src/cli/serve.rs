@@ -19,7 +19,7 @@ use super::output::Out;
 use crate::node::tls::ALLOWED_NODES_MAX;
 use crate::node::{self, NodeId, NodeKey, ServeLimits};
 use crate::rpc;
-use crate::store::Store;
+use crate::store::{Store, StoreError, StoreRole, Witness};
 
 /// A head is published this long after the one before it, if anything changed.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -106,6 +106,10 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
         });
     // Publishes the last head.
     let closed = store.close();
+    if let Some(frozen) = store.frozen() {
+        // Why it ended, whatever else came of it.
+        return Err(StoreError::from(frozen).into());
+    }
     outcome?;
     closed.map_err(CliError::from)
 }
@@ -130,7 +134,9 @@ async fn serve(
             tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
-                _ = health.tick() => if store.failure().is_some() { return },
+                _ = health.tick() => if store.failure().is_some() || store.frozen().is_some() {
+                    return;
+                },
             }
         }
     };
@@ -143,7 +149,8 @@ async fn serve(
     let quic = async {
         if let Some(endpoint) = endpoint {
             let ledger = Arc::new(store.view().clone());
-            node::serve(endpoint, ledger, ServeLimits::default(), stopped()).await;
+            let shown = shown_to(store);
+            node::serve(endpoint, ledger, ServeLimits::default(), shown, stopped()).await;
         }
     };
     let grpc = async {
@@ -161,6 +168,23 @@ async fn serve(
         }
     };
     outcome.map_err(CliError::could_not)
+}
+
+/// Whatever note a mirror shows is held against an own store: one that is ahead
+/// of it freezes it.
+fn shown_to(store: &Store) -> Option<node::Shown> {
+    if store.view().role() == StoreRole::Mirror {
+        return None;
+    }
+    let store = store.clone();
+    Some(Arc::new(move |peer: &NodeId, note: &[u8]| {
+        match store.witness(&[note.to_vec()]) {
+            Ok(Witness::Known) => (),
+            Ok(Witness::NotOurs) => tracing::warn!(%peer, "a mirror showed a note of another key"),
+            Ok(Witness::Frozen) => tracing::error!(%peer, "a mirror showed what freezes the store"),
+            Err(error) => tracing::warn!(%peer, %error, "a mirror's note could not be judged"),
+        }
+    }))
 }
 
 /// Says where it listens, in one piece: a script may read one line only.

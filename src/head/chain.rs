@@ -127,15 +127,21 @@ impl KeyChain {
         self.links.iter().any(|link| link.key == *key)
     }
 
-    /// Verifies a head under the key that counts for its order.
+    /// Verifies a head under the key that counts for its order, in its only
+    /// spelling.
     pub fn head(&self, note: &[u8]) -> Result<SignedHead, HeadError> {
+        only_spelling(note, self.head_of(note)?)
+    }
+
+    /// The same of a note that may have lines by others; they are left out.
+    pub fn head_of(&self, note: &[u8]) -> Result<SignedHead, HeadError> {
         let order = Head::parse(Note::parse(note)?.text())?.order();
         let link = self.links.iter().find(|link| {
             link.after.is_none_or(|after| after < order)
                 && link.through.is_none_or(|through| order <= through)
         });
         let link = link.ok_or_else(|| broken("the head is older than the trusted key"))?;
-        only_spelling(note, SignedHead::open(note, &link.key)?)
+        SignedHead::open(note, &link.key)
     }
 
     /// Verifies a rotation away from any key of the chain, whether or not that

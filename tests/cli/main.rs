@@ -10,6 +10,7 @@ mod grpc;
 mod index;
 mod mirror;
 mod output;
+mod prove;
 mod roles;
 mod server;
 mod support;
