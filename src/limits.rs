@@ -56,6 +56,11 @@ pub const NOTE_BYTES_MAX: usize = 8 << 10;
 /// Signature lines in a note.
 pub const NOTE_SIGNATURES_MAX: usize = 8;
 
+/// Rotations of an origin's key: with the newest head they fit one reply.
+pub const ROTATIONS_MAX: usize = 63;
+/// Records of a log that make up whom a store believes.
+pub const TRUST_RECORDS_MAX: usize = ROTATIONS_MAX;
+
 /// Directory nodes are at depths `0..DIRECTORY_DEPTH_MAX`.
 pub const DIRECTORY_DEPTH_MAX: usize = 64;
 /// Fixed part of a directory node.
@@ -163,6 +168,8 @@ const _: () = {
     assert!(DIRECTORY_NODE_BYTES_MAX == 1160);
     assert!(DIRECTORY_CHILD_BYTES <= DIRECTORY_ENTRY_BYTES);
     assert!(NOTE_TEXT_BYTES_MAX < NOTE_BYTES_MAX);
+    assert!(ROTATIONS_MAX < NOTES_PER_REPLY_MAX);
+    assert!(TRUST_RECORDS_MAX <= 0xffff);
     // Lengths that are written in two bytes.
     assert!(KEY_BYTES_MAX <= 0xffff);
     assert!(REQUEST_ID_BYTES_MAX <= 0xffff);
