@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Numbers are decimal u64 without leading zeros, every line ends in LF. What
-//! two heads say about each other is in `relation`, the begin of a new term in
-//! `takeover`.
+//! two heads say about each other is in `relation`, the keys of an origin in
+//! `chain`, the begin of a new term in `takeover`.
 //!
 //! Invariants:
 //! * `Head::parse(x)?.to_text() == x`: one spelling;
@@ -27,16 +27,21 @@ use crate::encoding::DecodeError;
 use crate::hash::Hash;
 use crate::note::{Note, NoteError, OriginName, SignerKey, VerifierKey};
 
+mod chain;
 mod relation;
 mod takeover;
 #[cfg(test)]
 mod tests;
 mod text;
 
-pub use relation::{Contradiction, Relation, compare};
+pub use chain::{KeyChain, SignedTakeover};
+pub use relation::{Contradiction, Relation, compare, descent};
+pub(crate) use takeover::is_takeover;
 pub use takeover::{Takeover, TakeoverNeeded};
 use text::{Lines, at_least_one, hash_text, invalid, same_text};
 
+/// The first line of a head.
+pub(crate) const HEAD_KIND: &str = HEAD_START;
 const HEAD_START: &str = "converge-ledger/head/v1";
 
 /// Why a head or takeover was refused.

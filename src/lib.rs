@@ -14,13 +14,13 @@
 //! |---|---|---|
 //! | 0 bytes | [`hash`], [`encoding`], [`entry`], [`lamport`], [`limits`] | clock, files, async, logging |
 //! | 1 tree | [`tree`] | the same |
-//! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`ledger`] | the same; keys and randomness are arguments |
+//! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`proof`], [`evidence`], [`verify`], [`ledger`] | the same; keys and randomness are arguments |
 //! | 3 engines and disk, blind to each other | `store`, `sync`, `archive` | store: sockets, async; the others: sockets, files, async |
 //! | 4 node | `node`, `rpc` | policy |
-//! | 5 shell | `cli`, `main.rs` | logic worth testing |
+//! | 5 shell | `cli`, [`verifier`], `main.rs` | logic worth testing |
 //!
-//! Without default features only layers 0 to 2 are built: a verifier for
-//! auditors. The formats are written down in `spec/`.
+//! Without default features only layers 0 to 2 and the command `verify` are
+//! built: a verifier for auditors. The formats are written down in `spec/`.
 
 #[cfg(feature = "store")]
 pub mod archive;
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod directory;
 pub mod encoding;
 pub mod entry;
+pub mod evidence;
 #[cfg(all(feature = "store", any(test, feature = "fuzzing")))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -40,6 +41,7 @@ pub mod limits;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod note;
+pub mod proof;
 #[cfg(feature = "node")]
 pub mod rpc;
 pub mod run;
@@ -48,6 +50,8 @@ pub mod store;
 #[cfg(feature = "store")]
 pub mod sync;
 pub mod tree;
+pub mod verifier;
+pub mod verify;
 
 #[cfg(feature = "node")]
 pub use rpc::client;

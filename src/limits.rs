@@ -56,10 +56,30 @@ pub const NOTE_BYTES_MAX: usize = 8 << 10;
 /// Signature lines in a note.
 pub const NOTE_SIGNATURES_MAX: usize = 8;
 
-/// Rotations of an origin's key: with the newest head they fit one reply.
+/// Rotations of an origin's key, over its whole life: they travel together
+/// with a head.
 pub const ROTATIONS_MAX: usize = 63;
-/// Records of a log that make up whom a store believes.
-pub const TRUST_RECORDS_MAX: usize = ROTATIONS_MAX;
+/// Takeovers between two heads that are compared.
+pub const TAKEOVERS_MAX: usize = 63;
+/// Bytes of a proof about one context, or of an entry with its payload: 16 MiB.
+pub const PROOF_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a proof about a whole store: 256 MiB.
+pub const STORE_PROOF_BYTES_MAX: usize = 256 << 20;
+/// Bytes of an evidence file: 2 MiB.
+pub const EVIDENCE_BYTES_MAX: usize = 2 << 20;
+/// Evidence in the log of a mirror.
+pub const EVIDENCE_RECORDS_MAX: usize = 16;
+/// Records of a log that make up whom a store believes: rotations, evidence,
+/// and what an operator said to it.
+pub const TRUST_RECORDS_MAX: usize = ROTATIONS_MAX + 2 * EVIDENCE_RECORDS_MAX;
+/// Notes that a frozen store keeps, to tell whether they still count.
+pub const FROZEN_NOTES_MAX: usize = NOTES_PER_REPLY_MAX;
+/// Heads that the index keeps whatever their time: the newest.
+pub const HEADS_KEPT: usize = 1000;
+/// Of older heads it keeps the first of every span of this length: a minute.
+pub const HEADS_SPAN_NS: u64 = 60_000_000_000;
+/// Records looked at to find a head that the index does not keep.
+pub const HEAD_SCAN_RECORDS_MAX: usize = 1 << 18;
 
 /// Directory nodes are at depths `0..DIRECTORY_DEPTH_MAX`.
 pub const DIRECTORY_DEPTH_MAX: usize = 64;
@@ -170,6 +190,18 @@ const _: () = {
     assert!(NOTE_TEXT_BYTES_MAX < NOTE_BYTES_MAX);
     assert!(ROTATIONS_MAX < NOTES_PER_REPLY_MAX);
     assert!(TRUST_RECORDS_MAX <= 0xffff);
+    // Two notes, the rotations and takeovers between them, two paths in base64,
+    // a proof, and room for the names of lines.
+    assert!(
+        (2 + ROTATIONS_MAX + TAKEOVERS_MAX) * NOTE_BYTES_MAX
+            + 2 * DIRECTORY_DEPTH_MAX * (DIRECTORY_NODE_BYTES_MAX * 4 / 3 + 8)
+            + PROOF_HASHES_MAX * 45
+            + (16 << 10)
+            <= EVIDENCE_BYTES_MAX
+    );
+    assert!(EVIDENCE_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+    // An entry with its payload and header in base64.
+    assert!((PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) * 4 / 3 + EVIDENCE_BYTES_MAX <= PROOF_BYTES_MAX);
     // Lengths that are written in two bytes.
     assert!(KEY_BYTES_MAX <= 0xffff);
     assert!(REQUEST_ID_BYTES_MAX <= 0xffff);

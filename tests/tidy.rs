@@ -20,10 +20,19 @@ const FUNCTION_LINES_MAX: usize = 100;
 const LAYERS: [&[&str]; 6] = [
     &["hash", "encoding", "entry", "lamport", "limits"],
     &["tree"],
-    &["note", "head", "directory", "run", "ledger", "evidence"],
+    &[
+        "note",
+        "head",
+        "directory",
+        "run",
+        "ledger",
+        "proof",
+        "evidence",
+        "verify",
+    ],
     &["store", "sync", "archive"],
     &["node", "rpc"],
-    &["cli", "main"],
+    &["cli", "verifier", "main"],
 ];
 /// Modules outside the layers: they drive others and nothing names them.
 const OUTSIDE: [&str; 2] = ["fuzzing", "lib"];

@@ -265,7 +265,7 @@ pub enum LoadError<E: Error + 'static> {
 
 /// Reads and checks the node that stands under `prefix`; `stated` are the
 /// sums of its parent slot.
-fn load<R: ReadDirectory>(
+pub(crate) fn load<R: ReadDirectory>(
     read: &R,
     hash: &Hash,
     prefix: &Prefix,

@@ -10,7 +10,7 @@
 //! Only the texts are judged; what the directories show, `directory::diff`
 //! finds. The judgement does not depend on which head came first.
 
-use super::{HeadOrder, SignedHead, TakeoverNeeded};
+use super::{Head, HeadOrder, SignedHead, TakeoverNeeded};
 
 /// How two heads of one origin stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,16 +100,24 @@ pub fn compare(known: &SignedHead, other: &SignedHead) -> Result<Relation, Contr
         let term = second.term;
         return Ok(Relation::AcrossTerms(TakeoverNeeded { term }));
     }
+    descent(first, second).map(|()| relation)
+}
+
+/// Judges two heads of one origin, of which the second is the later and
+/// descends from the first (the same term, or a term that continues from the
+/// first head or a later one), by their counts and roots.
+pub fn descent(first: &Head, second: &Head) -> Result<(), Contradiction> {
+    let (earlier, later) = (first.order(), second.order());
     let gained = second
         .contexts
         .checked_sub(first.contexts)
         .zip(second.entries.checked_sub(first.entries));
     let same_root = first.directory_root == second.directory_root;
     match gained {
-        Some((0, 0)) if same_root => Ok(relation),
+        Some((0, 0)) if same_root => Ok(()),
         _ if same_root => Err(Contradiction::OtherCounts { earlier, later }),
         Some((0, 0)) => Err(Contradiction::OtherRoot { earlier, later }),
-        Some((contexts, entries)) if contexts <= entries => Ok(relation),
+        Some((contexts, entries)) if contexts <= entries => Ok(()),
         _ => Err(Contradiction::Shrunk { earlier, later }),
     }
 }

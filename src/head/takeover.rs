@@ -1,5 +1,5 @@
 //! The begin of a new term, after a store was lost and a copy promoted. The
-//! format is fixed; nothing signs or opens one yet.
+//! format is fixed and verified (`chain`); nothing signs one yet.
 //!
 //! ```text
 //! converge-ledger/takeover/v1
@@ -20,6 +20,12 @@ use crate::hash::Hash;
 use crate::note::OriginName;
 
 const TAKEOVER_START: &str = "converge-ledger/takeover/v1";
+
+/// True if a note's first line says that it is a takeover.
+pub(crate) fn is_takeover(note: &[u8]) -> bool {
+    let after = note.strip_prefix(TAKEOVER_START.as_bytes());
+    after.is_some_and(|after| after.starts_with(b"\n"))
+}
 
 /// The begin of a new term: the last head it continues from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,7 +59,7 @@ pub(crate) use place::{
 pub(crate) use rows::{Cover, StateRow};
 pub(crate) use tail::{ContextState, Tail, TailContext};
 use tail::{Retired, RunAdded};
-pub(crate) use trust::KeyChain;
+pub(crate) use trust::TrustedKeys;
 
 /// True for the tree nodes that tiles keep.
 pub(crate) fn is_tile_node(id: NodeId) -> bool {
@@ -102,7 +102,7 @@ impl Published {
 pub(crate) struct Index {
     pub(crate) role: StoreRole,
     /// The keys of the origin, from the pinned one on.
-    pub(crate) chain: KeyChain,
+    pub(crate) chain: TrustedKeys,
     /// Where the records lie that make up whom this store believes.
     trust: Vec<Location>,
     pub(crate) tail: Tail,
@@ -135,7 +135,7 @@ impl Index {
     pub(crate) fn new(role: StoreRole, pinned: VerifierKey) -> Self {
         Self {
             role,
-            chain: KeyChain::new(pinned),
+            chain: TrustedKeys::new(pinned),
             trust: Vec::new(),
             tail: Tail::default(),
             below: Below::default(),

@@ -24,7 +24,7 @@ struct Link {
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(crate) struct KeyChain {
+pub(crate) struct TrustedKeys {
     pinned: VerifierKey,
     links: Vec<Link>,
 }
@@ -47,7 +47,7 @@ impl Reign<'_> {
     }
 }
 
-impl KeyChain {
+impl TrustedKeys {
     pub(crate) fn new(pinned: VerifierKey) -> Self {
         Self {
             pinned,

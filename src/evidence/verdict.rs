@@ -1,0 +1,114 @@
+//! What evidence proves.
+
+use std::fmt;
+
+use crate::entry::ContextId;
+use crate::hash::Hash;
+use crate::head::HeadOrder;
+use crate::note::OriginName;
+
+/// What kind of contradiction it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Two texts of one (term, epoch).
+    TwoTexts,
+    /// Two rotations away from one key.
+    TwoRotations,
+    /// Two takeovers of one term.
+    TwoTakeovers,
+    /// Fewer contexts or entries, or the same and another root.
+    Counts,
+    /// A context is gone.
+    Dropped,
+    /// A context has fewer entries.
+    Shrunk,
+    /// A context has two roots at one size.
+    OtherRoot,
+    /// A context's tree begins with another tree.
+    Rewritten,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::TwoTexts,
+        Self::TwoRotations,
+        Self::TwoTakeovers,
+        Self::Counts,
+        Self::Dropped,
+        Self::Shrunk,
+        Self::OtherRoot,
+        Self::Rewritten,
+    ];
+
+    /// Its name in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TwoTexts => "two-texts",
+            Self::TwoRotations => "two-rotations",
+            Self::TwoTakeovers => "two-takeovers",
+            Self::Counts => "counts",
+            Self::Dropped => "dropped",
+            Self::Shrunk => "shrunk",
+            Self::OtherRoot => "other-root",
+            Self::Rewritten => "rewritten",
+        }
+    }
+}
+
+/// What an evidence file proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What kind of contradiction it is.
+    pub kind: Kind,
+    /// Who signed both statements.
+    pub origin: OriginName,
+    /// The earlier statement; a takeover's term and base epoch.
+    pub earlier: HeadOrder,
+    /// The later statement.
+    pub later: HeadOrder,
+    /// Directory roots of both statements, if they are heads.
+    pub roots: Option<(Hash, Hash)>,
+    /// The context it is about, if it is about one.
+    pub context: Option<ContextId>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            origin,
+            earlier,
+            later,
+            ..
+        } = self;
+        write!(f, "{origin} signed two histories: ")?;
+        match self.kind {
+            Kind::TwoTexts => write!(f, "two texts of head {later}")?,
+            Kind::TwoRotations => write!(f, "two rotations of one key, at {earlier} and {later}")?,
+            Kind::TwoTakeovers => write!(f, "two takeovers of term {}", later.term)?,
+            Kind::Counts => write!(
+                f,
+                "head {later} has fewer contexts or entries than head {earlier}, or the same and \
+                 another root"
+            )?,
+            Kind::Dropped => write!(f, "a context of head {earlier} is gone in head {later}")?,
+            Kind::Shrunk => write!(
+                f,
+                "a context has fewer entries in head {later} than in head {earlier}"
+            )?,
+            Kind::OtherRoot => write!(
+                f,
+                "a context has two roots at one size, in heads {earlier} and {later}"
+            )?,
+            Kind::Rewritten => write!(
+                f,
+                "a context in head {later} does not begin with what head {earlier} signed"
+            )?,
+        }
+        match &self.context {
+            Some(context) => write!(f, " (context {context})"),
+            None => Ok(()),
+        }
+    }
+}
