@@ -1,18 +1,18 @@
-//! `resolve`: an operator looks at a fork and names the branch to go on with.
+//! `resolve`: an operator looks at a fork, and names the branch to go on with.
 
 use clap::Args;
 
 use super::data::{DataDir, options};
 use super::error::CliError;
 use super::output::{Out, escape};
-use crate::evidence::Verdict;
 use crate::hash::Hash;
-use crate::store::{ForkInfo, Store};
+use crate::head::HeadOrder;
+use crate::store::View;
 
 #[derive(Debug, Args)]
 pub(super) struct ResolveArguments {
     /// Go on with the branch whose head has this directory root (64
-    /// hexadecimal digits); it must be the one this mirror holds. Without it
+    /// hexadecimal digits); it must be the one that is held here. Without it
     /// both branches are shown
     #[arg(long, value_name = "ROOT", value_parser = parse_root)]
     branch: Option<Hash>,
@@ -20,4 +20,57 @@ pub(super) struct ResolveArguments {
 
 fn parse_root(text: &str) -> Result<Hash, String> {
     Hash::from_hex(text).ok_or_else(|| "a directory root has 64 hexadecimal digits".into())
+}
+
+pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), CliError> {
+    let view = data.open_view()?;
+    let Some(fork) = view.fork() else {
+        return Err(CliError::could_not("there is no evidence of a fork here"));
+    };
+    let Some(root) = arguments.branch else {
+        let mut out = Out::new();
+        out.line(escape(&fork.verdict))?;
+        if let Some(verdict) = view.fork_verdict() {
+            let (earlier, later) = verdict.roots.unzip();
+            for (order, root) in [(verdict.earlier, earlier), (verdict.later, later)] {
+                branch(&mut out, &view, order, root)?;
+            }
+        }
+        out.line(if fork.resolved {
+            "resolved: the branch that is held here is followed"
+        } else {
+            "not resolved: nothing is pulled until `resolve --branch ROOT` names the branch"
+        })?;
+        return out.flush();
+    };
+    drop(view);
+    let store = data.open(options())?;
+    let resolved = store.resolve(fork.evidence, root);
+    let closed = store.close();
+    resolved.map_err(|error| {
+        CliError::from(error).hint(
+            "A mirror keeps what it holds. To follow the other branch, make another mirror: \
+             `init --mirror` in an empty directory. The evidence stays either way.",
+        )
+    })?;
+    closed?;
+    let mut out = Out::new();
+    out.line(format_args!(
+        "going on with the branch of directory root {root}; the evidence stays"
+    ))?;
+    out.flush()
+}
+
+fn branch(
+    out: &mut Out,
+    view: &View,
+    order: HeadOrder,
+    root: Option<Hash>,
+) -> Result<(), CliError> {
+    let Some(root) = root else { return Ok(()) };
+    let held = view
+        .head_at(order)?
+        .is_some_and(|past| past.head.head().directory_root == root);
+    let held = if held { "  (held here)" } else { "" };
+    out.line(format_args!("head {order}  directory root {root}{held}"))
 }

@@ -12,6 +12,7 @@ use crate::directory::{self, Change, LoadError, MemoryDirectory, Opening, ReadDi
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::{HeadError, HeadOrder, KeyChain, SignedHead};
+use crate::ledger::ReadMirror;
 use crate::proof::{
     ChangedContext, ContextProof, EntryProof, ProofError, State, StoreProof, StoreProofError,
     check_opening, prove_store,
@@ -129,7 +130,7 @@ impl View {
             head: head.note_bytes(),
         };
         // The same verifier that everybody else has.
-        proof.verify(&self.pinned())?;
+        proof.verify(&ReadMirror::pinned_key(self))?;
         Ok(proof)
     }
 
@@ -141,13 +142,13 @@ impl View {
             order: head.order(),
         };
         let size = self.size_under(&head, id)?.ok_or_else(no_context)?;
-        let root = self.root_at(id, size)?;
+        let root = View::root_at(self, id, size)?;
         let opening = Opening {
             id: id.as_str().to_owned(),
             size,
             root,
         };
-        let chain = KeyChain::open(&self.pinned(), &self.rotation_notes())?;
+        let chain = KeyChain::open(&ReadMirror::pinned_key(self), &self.rotation_notes())?;
         let head = chain.head(&head.note_bytes())?;
         let path = self.directory_path(&head.head().directory_root, id)?;
         check_opening(&head, &opening, &path)?;
@@ -193,23 +194,28 @@ impl View {
         let size = self.size_under(&head, id)?.ok_or_else(no_context)?;
         let to = State {
             size,
-            root: self.root_at(id, size)?,
+            root: View::root_at(self, id, size)?,
         };
         let root = older.head().directory_root;
         let (older_directory, found) = match path::build(self, &root, &id.path()) {
-            Ok(path) => (path, path::find(self, &root, &id.path())),
+            Ok(path) => {
+                let found = path::find(self, &root, &id.path());
+                (path, found.map_err(|error| self.lose(&error.to_string()))?)
+            }
             Err(_) => {
                 let remade = self.remade_directory(&older)?;
-                let path = path::build(&remade, &root, &id.path()).map_err(lost)?;
-                let found = path::find(&remade, &root, &id.path()).map_err(lost)?;
-                (path, Ok(found))
+                let path = path::build(&remade, &root, &id.path())
+                    .map_err(|error| self.lose(&error.to_string()))?;
+                let found = path::find(&remade, &root, &id.path())
+                    .map_err(|error| self.lose(&error.to_string()))?;
+                (path, found)
             }
         };
-        let from = match found.map_err(|error| self.lose(&error.to_string()))? {
+        let from = match found {
             Found::Absent { .. } => None,
             Found::Present { entries, .. } => Some(State {
                 size: entries,
-                root: self.root_at(id, entries)?,
+                root: View::root_at(self, id, entries)?,
             }),
         };
         let proof = ContextProof {
@@ -223,7 +229,7 @@ impl View {
             older_head: older.note_bytes(),
             head: head.note_bytes(),
         };
-        proof.verify(&self.pinned())?;
+        proof.verify(&ReadMirror::pinned_key(self))?;
         Ok(proof)
     }
 
@@ -240,7 +246,7 @@ impl View {
             }
             other => other.map_err(|error| self.of_store_proof(error))?,
         };
-        made.verify(&self.pinned())?;
+        made.verify(&ReadMirror::pinned_key(self))?;
         Ok(made)
     }
 
@@ -281,7 +287,7 @@ impl View {
         let id = self.name_of_path(path)?;
         let id = id.ok_or_else(|| self.lose("a directory entry of no context"))?;
         let state = |size| {
-            let root = self.root_at(&id, size)?;
+            let root = View::root_at(self, &id, size)?;
             Ok::<_, StoreError>(State { size, root })
         };
         Ok(ChangedContext {
@@ -305,7 +311,7 @@ impl View {
     /// The older head, as this store has it, and the newest one.
     fn two_heads(&self, older_note: &[u8]) -> Result<(SignedHead, SignedHead), ProveError> {
         let head = self.head().ok_or(ProveError::NoHead)?;
-        let chain = KeyChain::open(&self.pinned(), &self.rotation_notes())?;
+        let chain = KeyChain::open(&ReadMirror::pinned_key(self), &self.rotation_notes())?;
         let older = chain.head_of(older_note)?;
         let (order, newest) = (older.order(), head.order());
         if order > newest {
