@@ -7,7 +7,7 @@
 
 use super::StoreError;
 use super::view::View;
-use crate::directory::path::{self, Found, Path};
+use crate::directory::path::{self, Found};
 use crate::directory::{self, Change, LoadError, MemoryDirectory, Opening, ReadDirectory};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
@@ -345,10 +345,8 @@ impl View {
     }
 
     fn rotation_notes(&self) -> Vec<Vec<u8>> {
-        self.rotations()
-            .iter()
-            .map(SignedHead::note_bytes)
-            .collect()
+        let index = self.index();
+        index.chain.rotations().map(SignedHead::note_bytes).collect()
     }
 }
 
