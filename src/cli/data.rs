@@ -187,6 +187,7 @@ impl DataDir {
         match recovered {
             Ok(()) => (),
             Err(error) if error.is_verification_failure() => return Err(self.named(error)),
+            Err(error @ StoreError::Frozen(_)) => tracing::warn!(%error),
             Err(error) => tracing::info!(%error, "reading without recovery"),
         }
         // Not the view of the store that was closed: others may write its index

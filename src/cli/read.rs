@@ -13,7 +13,7 @@ use super::remote::{ServerArguments, Target};
 use super::show::{self, Text};
 use crate::client::{Client, PageQuery};
 use crate::entry::ContextId;
-use crate::store::{PageLimits, SignedState, StoreRole};
+use crate::store::{PageLimits, SignedState, StoreRole, View};
 
 /// Contexts asked for at a time.
 const CONTEXTS_PAGE: usize = 10_000;
@@ -200,6 +200,7 @@ pub(super) fn contexts(target: &Target, arguments: &ContextsArguments) -> Result
 
 fn contexts_of_directory(data: &DataDir, json: bool) -> Result<(), CliError> {
     let view = data.open_view()?;
+    say_fork(&view);
     let mut out = Out::new();
     let mut after: Option<ContextId> = None;
     loop {
@@ -229,8 +230,22 @@ async fn contexts_of_server(client: &Client, json: bool) -> Result<(), CliError>
     }
 }
 
+/// On stderr, as it is about all that is printed. Without a stderr there is
+/// nobody to tell.
+fn say_fork(view: &View) {
+    let Some(fork) = view.fork() else { return };
+    let state = if fork.resolved {
+        "fork resolved, following the branch that is held here"
+    } else {
+        "forked, nothing is pulled until `resolve` names the branch"
+    };
+    let verdict = escape(&fork.verdict);
+    let _ = writeln!(std::io::stderr(), "{state}: {verdict}");
+}
+
 pub(super) fn head(data: &DataDir, arguments: &HeadArguments) -> Result<(), CliError> {
     let view = data.open_view()?;
+    say_fork(&view);
     let Some(signed) = view.head() else {
         let error = CliError::could_not("there is no head yet");
         return Err(match view.role() {

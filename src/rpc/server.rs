@@ -148,6 +148,7 @@ impl Server {
         let reads = Reads::new(store.view().clone(), self.config.read_threads);
         let (health, routes) = routes(reads.clone()).map_err(|error| ended(&error))?;
         say(&health, ServingStatus::Serving).await;
+        say_origin(&health, &store).await;
         let (stop, stopping) = watch::channel(false);
         let work = Work {
             tls: self.tls,
@@ -185,6 +186,9 @@ impl Server {
         };
         // From here on nothing is accepted: the listener is gone.
         say(&health, ServingStatus::NotServing).await;
+        health
+            .set_service_status(ORIGIN_SERVICE, ServingStatus::NotServing)
+            .await;
         self.hub.enter(Phase::Closing);
         stop.send_replace(true);
         // Each within its own bound.
@@ -223,6 +227,21 @@ const SERVICES: [&str; 3] = [
     <ContextServiceServer<Service> as NamedService>::NAME,
     <InspectServiceServer<Inspect> as NamedService>::NAME,
 ];
+
+/// The name under which health is told of the origin: not serving if it has
+/// signed two histories and nobody has said which one is followed. What is
+/// served goes on either way.
+const ORIGIN_SERVICE: &str = "converge.ledger.v1.Origin";
+
+async fn say_origin(health: &HealthReporter, store: &Store) {
+    let forked = store.view().fork().is_some_and(|fork| !fork.resolved);
+    let status = if forked {
+        ServingStatus::NotServing
+    } else {
+        ServingStatus::Serving
+    };
+    health.set_service_status(ORIGIN_SERVICE, status).await;
+}
 
 async fn say(health: &HealthReporter, status: ServingStatus) {
     for name in SERVICES {

@@ -14,4 +14,5 @@ mod prove;
 mod roles;
 mod server;
 mod support;
+mod trust;
 mod walk;

@@ -235,6 +235,11 @@ impl Server {
         kill(&self.child, signal);
         ended(self.child)
     }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn ended(self) -> i32 {
+        ended(self.child)
+    }
 }
 
 /// A command that prints lines until it is told to stop.
