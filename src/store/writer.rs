@@ -133,7 +133,7 @@ impl Writer {
             epoch_at_stake: skip > 0 && own,
             head_at: Instant::now(),
             note_at: None,
-            note_there: past.note_missing.is_none(),
+            note_there: mended.head_note.is_some(),
             note_due: past.note_missing,
             mark_due: None,
             _lock: lock,
@@ -163,7 +163,7 @@ impl Writer {
                 Taken::Closed => break,
             }
             if self.frozen.get().is_some() {
-                return self.thaw_never();
+                return self.end_frozen();
             }
             self.timers(Instant::now());
             self.fold_if_due(Instant::now());
@@ -520,7 +520,7 @@ impl Writer {
 
     /// Frozen: whoever listens hears it, and nothing is written any more, not
     /// even what a clean close would write.
-    fn thaw_never(self) -> Result<(), StoreError> {
+    fn end_frozen(self) -> Result<(), StoreError> {
         if let Some(listener) = &self.options.listener {
             (listener.0)(Change::Failed);
         }
@@ -536,7 +536,7 @@ impl Writer {
 
     fn close(mut self) -> Result<(), StoreError> {
         if self.frozen.get().is_some() {
-            return self.thaw_never();
+            return self.end_frozen();
         }
         let mut outcome = Ok(());
         if self.signer.is_some() {
