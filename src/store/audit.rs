@@ -28,7 +28,7 @@ use crate::encoding::Reader;
 use crate::hash::{self, Hash};
 use crate::head::SignedHead;
 use crate::limits::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
-use crate::run::{Run, RunError};
+use crate::run::{PayloadCheck, Run, RunError};
 
 /// What an audit found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,13 +89,12 @@ pub fn audit_with(
     options: AuditOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<AuditReport, StoreError> {
-    let mut payloads: HashMap<Hash, u32> = HashMap::new();
     let mut bytes = 0u64;
     let mut index_check = IndexCheck::new(disk);
     let mut observe = |index: &mut Index, group: &ScannedGroup, _: u64| {
         bytes += u64::from(group.end.offset()) - u64::from(group.start.offset());
         progress(bytes);
-        check_group(group, &mut payloads)
+        check_group(group)
             .map_err(|(position, error)| ReplayError::Log(position, error))?;
         index_check.after(index, group);
         Ok(())
@@ -133,11 +132,11 @@ pub fn audit_with(
     Ok(report)
 }
 
-/// What replaying does not check: the payloads themselves.
-fn check_group(
-    group: &ScannedGroup,
-    payloads: &mut HashMap<Hash, u32>,
-) -> Result<(), (Position, Inconsistency)> {
+/// What replaying does not check: the payloads themselves. The entries have been
+/// decoded by then, and each payload outside its run was seen before it, with
+/// the length that is signed.
+fn check_group(group: &ScannedGroup) -> Result<(), (Position, Inconsistency)> {
+    let mut payloads = PayloadCheck::default();
     for record in &group.records {
         let at = |error| (record.position, error);
         match record.header.kind {
@@ -147,21 +146,12 @@ fn check_group(
                 if hash::content(bytes) != hash {
                     return Err(at(Inconsistency::Rule("a payload does not match its hash")));
                 }
-                payloads.insert(hash, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             }
             RecordType::Run => {
                 let (_, run) = body::get_run(group.body(record)).map_err(|e| at(e.into()))?;
                 let run = Run::decode(run).map_err(|e| at(e.into()))?;
-                run.check_payloads().map_err(|e| at(e.into()))?;
-                for entry in run.entries() {
-                    let header = entry.map_err(|e| at(e.into()))?.header;
-                    let inline =
-                        header.payload_len as usize <= crate::limits::PAYLOAD_INLINE_BYTES_MAX;
-                    if !inline && payloads.get(&header.payload_hash) != Some(&header.payload_len) {
-                        let sequence = header.sequence;
-                        return Err(at(RunError::Payload { sequence }.into()));
-                    }
-                }
+                run.payloads_into(&mut payloads).map_err(|e| at(e.into()))?;
+                payloads.finish().map_err(|e| at(e.into()))?;
             }
             _ => (),
         }
