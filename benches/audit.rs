@@ -4,8 +4,9 @@
 //!
 //! `taskset -c 0 cargo bench --bench audit --no-default-features --features
 //! store`; `LEDGER_BENCH_BYTES` payload bytes per store (300 MB by default),
-//! `LEDGER_BENCH_QUICK=1` for a thirtieth of it, `LEDGER_BENCH_KEEP=DIR` to keep
-//! the stores there and use them again.
+//! `LEDGER_BENCH_QUICK=1` for a thirtieth of it, `LEDGER_BENCH_CASE` for one store
+//! of those in the table, `LEDGER_BENCH_KEEP=DIR` to keep the stores there and use
+//! them again. Rates are by processor time, which neighbours do not change.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -16,7 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{directory, mb_per_s, median, memory_now_kib, options, quick, signer};
+use common::{directory, mb_per_s, median, memory_now_kib, options, processor_time, quick, signer};
 use converge_ledger::entry::{ContextId, Draft, Metadata};
 use converge_ledger::store::disk::RealDisk;
 use converge_ledger::store::{AuditOptions, Store, StoreRole, audit_with, create, stats};
@@ -117,25 +118,27 @@ fn fill(dir: &Path, case: &Case, bytes: u64) {
     opened.store.close().unwrap();
 }
 
-/// In a process of its own: audits, and says nanoseconds, bytes of log, and by
-/// how many KiB memory grew at most.
+/// In a process of its own: audits, and says nanoseconds on the processor and by
+/// the clock, bytes of log, and by how many KiB memory grew at most.
 fn audit_one(dir: PathBuf) {
     let disk = RealDisk::new(dir);
     let paranoid = std::env::var_os(PARANOID).is_some();
     let (before, _) = memory_now_kib();
-    let start = Instant::now();
+    let (start, on_cpu) = (Instant::now(), processor_time());
     let report = audit_with(&disk, AuditOptions { paranoid }, &mut |_| ()).unwrap();
-    let time = start.elapsed();
+    let (wall, time) = (start.elapsed(), processor_time() - on_cpu);
     let (_, peak) = memory_now_kib();
     assert_eq!(report.first_bad, None);
     assert_eq!(report.second_roots.is_some(), paranoid);
     let index = format!("{:?}", report.index);
     assert!(index.starts_with("Matches"), "{index}");
-    println!("{} {} {}", time.as_nanos(), report.bytes, peak - before);
+    let (time, wall) = (time.as_nanos(), wall.as_nanos());
+    println!("{time} {wall} {} {}", report.bytes, peak - before);
 }
 
 struct Figures {
     time: Duration,
+    wall: Duration,
     log_bytes: u64,
     peak_kib: u64,
 }
@@ -155,8 +158,9 @@ fn audit_apart(dir: &Path, paranoid: bool) -> Figures {
         .collect();
     Figures {
         time: Duration::from_nanos(numbers[0]),
-        log_bytes: numbers[1],
-        peak_kib: numbers[2],
+        wall: Duration::from_nanos(numbers[1]),
+        log_bytes: numbers[2],
+        peak_kib: numbers[3],
     }
 }
 
@@ -170,11 +174,22 @@ fn main() {
         Err(_) => 300_000_000,
     };
     println!(
-        "{:<24} {:>11} {:>8} {:>10} {:>12} {:>9} {:>9}",
-        "store", "payload MB", "opinions", "median", "payload MB/s", "log MB/s", "peak MiB"
+        "{:<24} {:>11} {:>8} {:>10} {:>10} {:>12} {:>9} {:>9}",
+        "store",
+        "payload MB",
+        "opinions",
+        "processor",
+        "clock",
+        "payload MB/s",
+        "log MB/s",
+        "peak MiB"
     );
     let kept = std::env::var_os("LEDGER_BENCH_KEEP").map(PathBuf::from);
+    let only = std::env::var("LEDGER_BENCH_CASE").ok();
     for case in &CASES {
+        if only.as_ref().is_some_and(|only| only != case.name) {
+            continue;
+        }
         let temporary = directory();
         let dir = match &kept {
             Some(kept) => kept.join(format!("{}-{bytes}", case.name)),
@@ -187,15 +202,17 @@ fn main() {
         let entries = stats(&(disk as _), None).unwrap().entries;
         let payload_bytes = entries * case.payload_bytes as u64;
         for paranoid in [false, true] {
-            let (mut times, mut log_bytes, mut peak_kib) = (Vec::new(), 0, 0);
+            let (mut times, mut walls) = (Vec::new(), Vec::new());
+            let (mut log_bytes, mut peak_kib) = (0, 0);
             for _ in 0..ROUNDS {
                 let figures = audit_apart(&dir, paranoid);
                 times.push(figures.time);
+                walls.push(figures.wall);
                 (log_bytes, peak_kib) = (figures.log_bytes, figures.peak_kib.max(peak_kib));
             }
-            let middle = median(&mut times);
+            let (middle, wall) = (median(&mut times), median(&mut walls));
             println!(
-                "{:<24} {:>11} {:>8} {middle:>10.1?} {:>12.0} {:>9.0} {:>9}",
+                "{:<24} {:>11} {:>8} {middle:>10.1?} {wall:>10.1?} {:>12.0} {:>9.0} {:>9}",
                 case.name,
                 payload_bytes / 1_000_000,
                 1 + u8::from(paranoid),

@@ -135,3 +135,14 @@ pub(crate) fn memory_now_kib() -> (u64, u64) {
     };
     (kib("VmRSS:"), kib("VmHWM:"))
 }
+
+/// How long this thread has run, as Linux says: unlike the clock, it does not go
+/// on while others have the processor.
+pub(crate) fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = text
+        .split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
+}

@@ -93,19 +93,20 @@ pub(super) const fn blocks(bytes: usize) -> usize {
 pub(super) fn hash(mode: &Mode, inputs: &[&[u8]], out: &mut [Hash]) {
     let longest = inputs.iter().map(|input| blocks(input.len())).max();
     let mut cv = mode.start.map(|word| [word; LANES]);
-    let mut message = [[0; LANES]; 16];
     let (mut lens, mut flags) = ([0; LANES], [0; LANES]);
     for block in 0..longest.unwrap_or(0) {
         let first = if block == 0 { CHUNK_START } else { 0 };
+        let mut padded = [[0; BLOCK_BYTES]; LANES];
         let lanes = inputs.iter().zip(lens.iter_mut().zip(&mut flags));
-        for (lane, (input, (len, flags))) in lanes.enumerate() {
+        for ((input, (len, flags)), padded) in lanes.zip(&mut padded) {
             let rest = input.get(block * BLOCK_BYTES..).unwrap_or_default();
-            *len = load(rest, lane, &mut message);
+            *len = load(rest, padded);
             *flags = mode.flags | first;
             if block + 1 == blocks(input.len()) {
                 *flags |= CHUNK_END | ROOT;
             }
         }
+        let message = turn(&padded);
         compress(&mut cv, &message, &lens, &flags);
         // What a lane holds behind its input's end is of no use.
         for (lane, (input, hash)) in inputs.iter().zip(out.iter_mut()).enumerate() {
@@ -118,20 +119,26 @@ pub(super) fn hash(mode: &Mode, inputs: &[&[u8]], out: &mut [Hash]) {
     }
 }
 
-/// Puts the next block of an input into its lane; returns its bytes.
-fn load(rest: &[u8], lane: usize, message: &mut [Word; 16]) -> u32 {
-    let mut padded = [0; BLOCK_BYTES];
-    let (block, len) = if let Some(block) = rest.first_chunk::<BLOCK_BYTES>() {
-        (block, BLOCK_BYTES)
-    } else {
-        padded[..rest.len()].copy_from_slice(rest);
-        (&padded, rest.len())
-    };
-    for (word, bytes) in message.iter_mut().zip(block.chunks_exact(4)) {
-        word[lane] = le_word(bytes);
+/// Copies the next block of an input; returns its bytes.
+fn load(rest: &[u8], padded: &mut [u8; BLOCK_BYTES]) -> u32 {
+    if let Some(block) = rest.first_chunk::<BLOCK_BYTES>() {
+        *padded = *block;
+        return 64;
     }
-    // At most 64.
-    u32::try_from(len).unwrap_or(0)
+    padded[..rest.len()].copy_from_slice(rest);
+    // Less than 64.
+    u32::try_from(rest.len()).unwrap_or(0)
+}
+
+/// Blocks by lane to words by lane.
+fn turn(blocks: &[[u8; BLOCK_BYTES]; LANES]) -> [Word; 16] {
+    let mut words = [[0; LANES]; 16];
+    for (at, word) in words.iter_mut().enumerate() {
+        for (word, block) in word.iter_mut().zip(blocks) {
+            *word = le_word(&block[4 * at..4 * at + 4]);
+        }
+    }
+    words
 }
 
 fn le_word(bytes: &[u8]) -> u32 {

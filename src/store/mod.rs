@@ -43,6 +43,7 @@ mod log;
 mod page;
 mod pages;
 mod plan;
+mod prove;
 mod publish;
 mod queue;
 mod rebuild;
