@@ -155,27 +155,62 @@ pub fn keyed_with(key: &[u8; 32], bytes: &[u8]) -> Hash {
 }
 
 /// [`keyed`] of each input, in the same order: at half the time or less if there
-/// are many of about the same length.
+/// are many short ones.
 #[must_use]
 pub fn keyed_many(role: Role, inputs: &[&[u8]]) -> Vec<Hash> {
+    keyed_many_with(role.key(), inputs)
+}
+
+/// [`keyed_with`] of each input, like [`keyed_many`].
+#[must_use]
+pub fn keyed_many_with(key: &[u8; 32], inputs: &[&[u8]]) -> Vec<Hash> {
+    many(&lanes::Mode::keyed(key), inputs, |input| {
+        keyed_with(key, input)
+    })
+}
+
+/// [`content`] of each input, like [`keyed_many`].
+#[must_use]
+pub fn content_many(inputs: &[&[u8]]) -> Vec<Hash> {
+    many(&lanes::Mode::PLAIN, inputs, content)
+}
+
+/// Hashes short inputs side by side, others with `alone`.
+fn many(mode: &lanes::Mode, inputs: &[&[u8]], alone: impl Fn(&[u8]) -> Hash) -> Vec<Hash> {
     let mut out = vec![Hash::default(); inputs.len()];
-    // Neighbours of the same number of blocks go side by side.
-    let blocks = |input: &[u8]| lanes::blocks(input.len());
-    let mut rest = out.as_mut_slice();
-    for alike in inputs.chunk_by(|a, b| blocks(a) == blocks(b)) {
-        let (here, after) = rest.split_at_mut(alike.len());
-        rest = after;
-        for (inputs, out) in alike
-            .chunks(lanes::LANES)
-            .zip(here.chunks_mut(lanes::LANES))
-        {
-            // Few lanes take as long as many.
-            if inputs.len() < lanes::LANES / 2 || inputs[0].len() > lanes::CHUNK_BYTES {
-                for (input, out) in inputs.iter().zip(out) {
-                    *out = keyed(role, input);
-                }
+    let blocks = |at: usize| inputs.get(at).map_or(0, |input| lanes::blocks(input.len()));
+    let mut short = Vec::with_capacity(inputs.len());
+    for (at, (input, out)) in inputs.iter().zip(&mut out).enumerate() {
+        if input.len() <= lanes::CHUNK_BYTES {
+            short.push(at);
+        } else {
+            *out = alone(input);
+        }
+    }
+    // Lanes take as long as the longest among them.
+    short.sort_by_key(|at| blocks(*at));
+    let mut side_by_side: [&[u8]; lanes::LANES] = [&[]; lanes::LANES];
+    let mut hashes = [Hash::default(); lanes::LANES];
+    for alike in short.chunks(lanes::LANES) {
+        let longest = alike.last().map_or(0, |at| blocks(*at));
+        let needed: usize = alike.iter().map(|at| blocks(*at)).sum();
+        // All lanes together take as long as a third of them one by one.
+        let worth = needed * 3 > longest * lanes::LANES;
+        for (at, (lane, hash)) in alike.iter().zip(side_by_side.iter_mut().zip(&mut hashes)) {
+            let input = inputs.get(*at).copied().unwrap_or_default();
+            if worth {
+                *lane = input;
             } else {
-                lanes::keyed(role.key(), inputs, out);
+                *hash = alone(input);
+            }
+        }
+        if worth {
+            let lanes = side_by_side.get(..alike.len()).unwrap_or_default();
+            lanes::hash(mode, lanes, &mut hashes);
+        }
+        for (at, hash) in alike.iter().zip(&hashes) {
+            if let Some(out) = out.get_mut(*at) {
+                *out = *hash;
             }
         }
     }
@@ -280,8 +315,21 @@ mod tests {
                     .map(|input| keyed(Role::Leaf, input))
                     .collect();
                 assert_eq!(keyed_many(Role::Leaf, &inputs), one_by_one, "{len} {count}");
+                let plain: Vec<Hash> = inputs.iter().map(|input| content(input)).collect();
+                assert_eq!(content_many(&inputs), plain, "{len} {count}");
             }
         }
+        // All lengths mixed.
+        for step in [1usize, 7, 61, 333] {
+            let len = |i: usize| i * step * 31 % 1200;
+            let inputs: Vec<&[u8]> = (0..300).map(|i| &bytes[i % 90..][..len(i)]).collect();
+            let plain: Vec<Hash> = inputs.iter().map(|input| content(input)).collect();
+            assert_eq!(content_many(&inputs), plain, "{step}");
+            for count in 0..20 {
+                assert_eq!(content_many(&inputs[..count]), plain[..count], "{step}");
+            }
+        }
+        assert_eq!(content_many(&[]), []);
         assert_eq!(keyed_many(Role::Leaf, &[]), []);
         let children: Vec<Hash> = (0..77u8).map(|i| content(&[i])).collect();
         let parents: Vec<Hash> = children

@@ -16,7 +16,7 @@
 //!   mirrors and audits alike.
 
 use crate::encoding::{DecodeError, Reader, in_range};
-use crate::entry::{EntryError, Header, leaf_hash};
+use crate::entry::{EntryError, Header, leaf_hash, leaf_hashes};
 use crate::hash::{self, Hash};
 use crate::limits::{
     PAYLOAD_INLINE_BYTES_MAX, RUN_BYTES_MAX, RUN_ENTRIES_MAX, RUN_FIXED_BYTES,
@@ -366,17 +366,67 @@ impl<'a> Run<'a> {
 
     /// Checks every inline payload against its header.
     pub fn check_payloads(&self) -> Result<(), RunError> {
+        let mut payloads = PayloadCheck::default();
         for entry in self.entries() {
             let entry = entry?;
-            if let Some(payload) = entry.inline_payload
-                && hash::content(payload) != entry.header.payload_hash
-            {
-                return Err(RunError::Payload {
-                    sequence: entry.header.sequence,
-                });
+            if let Some(payload) = entry.inline_payload {
+                let header = &entry.header;
+                payloads.add(header.sequence, header.payload_hash, payload);
             }
         }
-        Ok(())
+        payloads.finish()
+    }
+
+    /// Adds every inline payload to `payloads`. Of the headers nothing is looked
+    /// at but length and hash of the payload: for a run whose entries have been
+    /// decoded before.
+    pub fn payloads_into(&self, payloads: &mut PayloadCheck<'a>) -> Result<(), DecodeError> {
+        let mut rest = Reader::new(self.payloads);
+        for (sequence, header) in (self.first..).zip(self.headers()) {
+            let (len, hash) = Header::decode_payload(header)?;
+            let len = len as usize;
+            if len <= PAYLOAD_INLINE_BYTES_MAX {
+                payloads.add(sequence, hash, rest.bytes("inline payload", len)?);
+            }
+        }
+        rest.finish("the payloads of a run")
+    }
+}
+
+/// Payloads that are to be hashed, together because side by side they take half
+/// the time.
+#[derive(Clone, Debug, Default)]
+pub struct PayloadCheck<'a> {
+    expected: Vec<(u64, Hash)>,
+    payloads: Vec<&'a [u8]>,
+}
+
+impl<'a> PayloadCheck<'a> {
+    /// Adds the payload of an entry and the hash it must have.
+    pub fn add(&mut self, sequence: u64, expected: Hash, payload: &'a [u8]) {
+        self.expected.push((sequence, expected));
+        self.payloads.push(payload);
+    }
+
+    /// Payloads so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.payloads.len()
+    }
+
+    /// Hashes what was added and starts anew; an error names the first that does
+    /// not match.
+    pub fn finish(&mut self) -> Result<(), RunError> {
+        let hashes = hash::content_many(&self.payloads);
+        let mut pairs = hashes.iter().zip(&self.expected);
+        let wrong = pairs.find(|(hash, (_, expected))| *hash != expected);
+        let wrong = wrong.map(|(_, (sequence, _))| *sequence);
+        self.payloads.clear();
+        self.expected.clear();
+        match wrong {
+            Some(sequence) => Err(RunError::Payload { sequence }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -478,14 +528,14 @@ impl Accumulator {
         self.frontier.root()
     }
 
-    /// Appends a run, checking place and times, and reports every entry and
-    /// every tree node that became final. On an error `self` is unchanged;
-    /// what was reported must be dropped.
+    /// Appends a run, checking place and times, and reports every tree node that
+    /// became final, level by level, and then every entry. On an error `self` is
+    /// unchanged, and nothing was reported.
     pub fn extend<'a>(
         &mut self,
         run: &Run<'a>,
         mut on_entry: impl FnMut(&RunEntry<'a>, &Hash),
-        mut on_node: impl FnMut(NodeId, Hash),
+        on_node: impl FnMut(NodeId, Hash),
     ) -> Result<(), RunError> {
         let expected = self.size() + 1;
         if run.first() != expected {
@@ -494,29 +544,35 @@ impl Accumulator {
                 got: run.first(),
             });
         }
-        let mut next = self.clone();
+        let mut entries = Vec::with_capacity(run.count());
+        let (mut lamport, mut appended_at_ns) = (self.lamport, self.appended_at_ns);
         for entry in run.entries() {
             let entry = entry?;
             let (sequence, header) = (entry.header.sequence, &entry.header);
-            if header.lamport <= next.lamport {
+            if header.lamport <= lamport {
                 return Err(RunError::Times {
                     sequence,
                     what: "Lamport time does not rise",
                 });
             }
-            if header.appended_at_ns < next.appended_at_ns {
+            if header.appended_at_ns < appended_at_ns {
                 return Err(RunError::Times {
                     sequence,
                     what: "wall-clock time falls",
                 });
             }
-            next.lamport = header.lamport;
-            next.appended_at_ns = header.appended_at_ns;
-            let leaf = leaf_hash(entry.header_bytes);
-            on_entry(&entry, &leaf);
-            next.frontier.append_with(leaf, &mut on_node)?;
+            lamport = header.lamport;
+            appended_at_ns = header.appended_at_ns;
+            entries.push(entry);
         }
-        *self = next;
+        // All at once: side by side they take half the time.
+        let headers: Vec<&[u8]> = entries.iter().map(|entry| entry.header_bytes).collect();
+        let leaves = leaf_hashes(&headers);
+        self.frontier.append_all(&leaves, on_node)?;
+        for (entry, leaf) in entries.iter().zip(&leaves) {
+            on_entry(entry, leaf);
+        }
+        (self.lamport, self.appended_at_ns) = (lamport, appended_at_ns);
         Ok(())
     }
 }

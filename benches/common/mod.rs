@@ -122,8 +122,27 @@ pub(crate) fn mb_per_s(bytes: u64, time: Duration) -> f64 {
 
 /// The most memory this process has held, in MiB, as Linux says.
 pub(crate) fn peak_memory_mib() -> u64 {
+    memory_now_kib().1 / 1024
+}
+
+/// The memory this process holds, and the most it has held, in KiB.
+pub(crate) fn memory_now_kib() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
+    let kib = |field: &str| {
+        let line = status.lines().find(|line| line.starts_with(field));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.unwrap_or(0)
+    };
+    (kib("VmRSS:"), kib("VmHWM:"))
+}
+
+/// How long this thread has run, as Linux says: unlike the clock, it does not go
+/// on while others have the processor.
+pub(crate) fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = text
+        .split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
 }

@@ -1,10 +1,11 @@
-//! BLAKE3 in keyed mode over many short inputs at once.
+//! BLAKE3, plain or keyed, over many short inputs at once.
 //!
 //! One input of a few blocks leaves most of a processor idle, since every step
 //! waits for the one before it. Here each word of the state is an array with a
 //! lane per input, and the loops over lanes become vector instructions on
 //! whatever the target has. Contract: the same values as
-//! `blake3::keyed_hash`, for inputs of at most one chunk; tests compare them.
+//! `blake3::hash` or `blake3::keyed_hash`, for inputs of at most one chunk; tests
+//! compare them.
 
 use super::Hash;
 
@@ -19,7 +20,40 @@ const CHUNK_END: u32 = 2;
 const ROOT: u32 = 8;
 const KEYED_HASH: u32 = 16;
 
-const IV: [u32; 4] = [0x6A09_E667, 0xBB67_AE85, 0x3C6E_F372, 0xA54F_F53A];
+const IV: [u32; 8] = [
+    0x6A09_E667,
+    0xBB67_AE85,
+    0x3C6E_F372,
+    0xA54F_F53A,
+    0x510E_527F,
+    0x9B05_688C,
+    0x1F83_D9AB,
+    0x5BE0_CD19,
+];
+
+/// Plain, or keyed and with which key.
+pub(super) struct Mode {
+    start: [u32; 8],
+    flags: u32,
+}
+
+impl Mode {
+    pub(super) const PLAIN: Self = Self {
+        start: IV,
+        flags: 0,
+    };
+
+    pub(super) fn keyed(key: &[u8; 32]) -> Self {
+        let mut start = [0; 8];
+        for (word, bytes) in start.iter_mut().zip(key.chunks_exact(4)) {
+            *word = le_word(bytes);
+        }
+        Self {
+            start,
+            flags: KEYED_HASH,
+        }
+    }
+}
 
 /// The order in which each round takes the words of a block.
 const SCHEDULE: [[usize; 16]; 7] = schedule();
@@ -54,58 +88,64 @@ pub(super) const fn blocks(bytes: usize) -> usize {
     }
 }
 
-/// Hashes inputs that have the same number of blocks, [`CHUNK_BYTES`] at most;
-/// lanes without an input are left alone.
-pub(super) fn keyed(key: &[u8; 32], inputs: &[&[u8]], out: &mut [Hash]) {
-    let count = blocks(inputs.first().map_or(0, |input| input.len()));
-    let mut cv = [[0; LANES]; 8];
-    for (word, bytes) in cv.iter_mut().zip(key.chunks_exact(4)) {
-        *word = [le_word(bytes); LANES];
-    }
-    let mut message = [[0; LANES]; 16];
-    let mut lens = [0; LANES];
-    for block in 0..count {
-        let mut flags = KEYED_HASH;
-        if block == 0 {
-            flags |= CHUNK_START;
-        }
-        if block + 1 == count {
-            flags |= CHUNK_END | ROOT;
-        }
-        for (lane, (input, len)) in inputs.iter().zip(&mut lens).enumerate() {
+/// Hashes up to [`LANES`] inputs of at most [`CHUNK_BYTES`]; takes as long as the
+/// longest of them.
+pub(super) fn hash(mode: &Mode, inputs: &[&[u8]], out: &mut [Hash]) {
+    let longest = inputs.iter().map(|input| blocks(input.len())).max();
+    let mut cv = mode.start.map(|word| [word; LANES]);
+    let (mut lens, mut flags) = ([0; LANES], [0; LANES]);
+    for block in 0..longest.unwrap_or(0) {
+        let first = if block == 0 { CHUNK_START } else { 0 };
+        let mut padded = [[0; BLOCK_BYTES]; LANES];
+        let lanes = inputs.iter().zip(lens.iter_mut().zip(&mut flags));
+        for ((input, (len, flags)), padded) in lanes.zip(&mut padded) {
             let rest = input.get(block * BLOCK_BYTES..).unwrap_or_default();
-            *len = load(rest, lane, &mut message);
+            *len = load(rest, padded);
+            *flags = mode.flags | first;
+            if block + 1 == blocks(input.len()) {
+                *flags |= CHUNK_END | ROOT;
+            }
         }
-        compress(&mut cv, &message, &lens, flags);
-    }
-    for (lane, hash) in out.iter_mut().enumerate().take(inputs.len().min(LANES)) {
-        for (bytes, word) in hash.0.chunks_exact_mut(4).zip(&cv) {
-            bytes.copy_from_slice(&word[lane].to_le_bytes());
+        let message = turn(&padded);
+        compress(&mut cv, &message, &lens, &flags);
+        // What a lane holds behind its input's end is of no use.
+        for (lane, (input, hash)) in inputs.iter().zip(out.iter_mut()).enumerate() {
+            if block + 1 == blocks(input.len()) {
+                for (bytes, word) in hash.0.chunks_exact_mut(4).zip(&cv) {
+                    bytes.copy_from_slice(&word[lane].to_le_bytes());
+                }
+            }
         }
     }
 }
 
-/// Puts the next block of an input into its lane; returns its bytes.
-fn load(rest: &[u8], lane: usize, message: &mut [Word; 16]) -> u32 {
-    let mut padded = [0; BLOCK_BYTES];
-    let (block, len) = if let Some(block) = rest.first_chunk::<BLOCK_BYTES>() {
-        (block, BLOCK_BYTES)
-    } else {
-        padded[..rest.len()].copy_from_slice(rest);
-        (&padded, rest.len())
-    };
-    for (word, bytes) in message.iter_mut().zip(block.chunks_exact(4)) {
-        word[lane] = le_word(bytes);
+/// Copies the next block of an input; returns its bytes.
+fn load(rest: &[u8], padded: &mut [u8; BLOCK_BYTES]) -> u32 {
+    if let Some(block) = rest.first_chunk::<BLOCK_BYTES>() {
+        *padded = *block;
+        return 64;
     }
-    // At most 64.
-    u32::try_from(len).unwrap_or(0)
+    padded[..rest.len()].copy_from_slice(rest);
+    // Less than 64.
+    u32::try_from(rest.len()).unwrap_or(0)
+}
+
+/// Blocks by lane to words by lane.
+fn turn(blocks: &[[u8; BLOCK_BYTES]; LANES]) -> [Word; 16] {
+    let mut words = [[0; LANES]; 16];
+    for (at, word) in words.iter_mut().enumerate() {
+        for (word, block) in word.iter_mut().zip(blocks) {
+            *word = le_word(&block[4 * at..4 * at + 4]);
+        }
+    }
+    words
 }
 
 fn le_word(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(0, u32::from_le_bytes)
 }
 
-fn compress(cv: &mut [Word; 8], m: &[Word; 16], lens: &Word, flags: u32) {
+fn compress(cv: &mut [Word; 8], m: &[Word; 16], lens: &Word, flags: &Word) {
     let [
         mut v0,
         mut v1,
@@ -116,10 +156,10 @@ fn compress(cv: &mut [Word; 8], m: &[Word; 16], lens: &Word, flags: u32) {
         mut v6,
         mut v7,
     ] = *cv;
-    let [mut v8, mut v9, mut v10, mut v11] = IV.map(|word| [word; LANES]);
+    let [mut v8, mut v9, mut v10, mut v11, ..] = IV.map(|word| [word; LANES]);
     // The counter of a chunk that is the first is 0.
     let (mut v12, mut v13) = ([0; LANES], [0; LANES]);
-    let (mut v14, mut v15) = (*lens, [flags; LANES]);
+    let (mut v14, mut v15) = (*lens, *flags);
     for r in &SCHEDULE {
         mix(&mut v0, &mut v4, &mut v8, &mut v12, &m[r[0]], &m[r[1]]);
         mix(&mut v1, &mut v5, &mut v9, &mut v13, &m[r[2]], &m[r[3]]);

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 pub use self::index::AuditedIndex;
 use self::index::IndexCheck;
+use self::second::SecondOpinion;
 use super::StoreError;
 use super::body::{self, StoreRole};
 use super::disk::Disk;
@@ -25,11 +26,14 @@ use super::log::LogReader;
 use super::record::{Position, RecordHeader, RecordType};
 use super::recover::{Replayed, Start, replay_with};
 use super::replay::ReplayError;
-use super::scan::{OpenSegment, ScannedGroup, open_segment};
-use crate::encoding::Reader;
+use super::scan::{OpenSegment, ScannedGroup, ScannedRecord, open_segment};
+use crate::encoding::{DecodeError, Reader};
 use crate::hash::{self, Hash};
 use crate::limits::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
-use crate::run::{Run, RunError};
+use crate::run::{PayloadCheck, Run, RunError};
+
+/// Payloads that are hashed together, at least: runs may be short.
+const PAYLOADS_TOGETHER: usize = 256;
 
 /// What an audit found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub struct AuditReport {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AuditOptions {
     /// Recomputes the root of every context by a second implementation of the
-    /// tree as well; reads all entries again for it.
+    /// tree as well, from leaves that are hashed again for it.
     pub paranoid: bool,
 }
 
@@ -90,21 +94,26 @@ pub fn audit_with(
     options: AuditOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<AuditReport, StoreError> {
-    let mut payloads: HashMap<Hash, u32> = HashMap::new();
     let mut bytes = 0u64;
-    let mut index_check = IndexCheck::new(disk);
+    let mut second = options.paranoid.then(SecondOpinion::default);
+    let index_check = IndexCheck::new(disk);
+    let mut index_check = index_check.map_err(|error| StoreError::io("randomness", error))?;
     let mut observe = |index: &mut Index, group: &ScannedGroup, _: u64| {
+        let log = |(position, error)| ReplayError::Log(position, error);
         bytes += u64::from(group.end.offset()) - u64::from(group.start.offset());
         progress(bytes);
-        check_group(group, &mut payloads)
-            .map_err(|(position, error)| ReplayError::Log(position, error))?;
-        index_check.after(index, group);
-        Ok(())
+        check_group(group).map_err(log)?;
+        if let Some(second) = &mut second {
+            second
+                .see(group)
+                .map_err(|(at, error)| log((at, error.into())))?;
+        }
+        index_check.after(index, group)
     };
-    let (replayed, mut verdict) = replay_with(disk, Start::default(), &mut observe)?;
+    let (mut replayed, mut verdict) = replay_with(disk, Start::default(), &mut observe)?;
     let audited_index = index_check.finish(verdict.is_ok());
     if verdict.is_ok() {
-        verdict = check_end(disk, &replayed);
+        verdict = check_end(disk, &mut replayed);
     }
     let index = &replayed.index;
     let head = index.published.head().map(|head| head.head().clone());
@@ -125,20 +134,19 @@ pub fn audit_with(
             return Err(error);
         }
         report.first_bad = Some(name_it(disk, &replayed, &error)?);
-    } else if options.paranoid {
-        let mut again = |read| progress(bytes + read);
-        let (roots, bad) = second::check(disk, index, &mut again)?;
+    } else if let Some(second) = second {
+        let (roots, bad) = second.compare(index);
         report.second_roots = Some(roots);
         report.first_bad = bad;
     }
     Ok(report)
 }
 
-/// What replaying does not check: the payloads themselves.
-fn check_group(
-    group: &ScannedGroup,
-    payloads: &mut HashMap<Hash, u32>,
-) -> Result<(), (Position, Inconsistency)> {
+/// What replaying does not check: the payloads themselves. The entries have been
+/// decoded by then, and each payload outside its run was seen before it, with
+/// the length that is signed.
+fn check_group(group: &ScannedGroup) -> Result<(), (Position, Inconsistency)> {
+    let mut payloads = PayloadCheck::default();
     for record in &group.records {
         let at = |error| (record.position, error);
         match record.header.kind {
@@ -148,40 +156,48 @@ fn check_group(
                 if hash::content(bytes) != hash {
                     return Err(at(Inconsistency::Rule("a payload does not match its hash")));
                 }
-                payloads.insert(hash, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             }
             RecordType::Run => {
-                let (_, run) = body::get_run(group.body(record)).map_err(|e| at(e.into()))?;
-                let run = Run::decode(run).map_err(|e| at(e.into()))?;
-                run.check_payloads().map_err(|e| at(e.into()))?;
-                for entry in run.entries() {
-                    let header = entry.map_err(|e| at(e.into()))?.header;
-                    let inline =
-                        header.payload_len as usize <= crate::limits::PAYLOAD_INLINE_BYTES_MAX;
-                    if !inline && payloads.get(&header.payload_hash) != Some(&header.payload_len) {
-                        let sequence = header.sequence;
-                        return Err(at(RunError::Payload { sequence }.into()));
-                    }
+                let run = run_of(group, record).map_err(|e| at(e.into()))?;
+                run.payloads_into(&mut payloads).map_err(|e| at(e.into()))?;
+                if payloads.count() >= PAYLOADS_TOGETHER && payloads.finish().is_err() {
+                    return Err(bad_payload(group));
                 }
             }
             _ => (),
         }
     }
-    Ok(())
+    payloads.finish().map_err(|_| bad_payload(group))
+}
+
+fn run_of<'g>(group: &'g ScannedGroup, record: &ScannedRecord) -> Result<Run<'g>, DecodeError> {
+    let (_, run) = body::get_run(group.body(record))?;
+    Run::decode(run)
+}
+
+/// Which of a group's payloads does not match its hash.
+fn bad_payload(group: &ScannedGroup) -> (Position, Inconsistency) {
+    for record in &group.records {
+        if record.header.kind == RecordType::Run
+            && let Ok(run) = run_of(group, record)
+            && let Err(error) = run.check_payloads()
+        {
+            return (record.position, error.into());
+        }
+    }
+    let what = "a payload does not match its hash";
+    (group.start, Inconsistency::Rule(what))
 }
 
 /// Tiles against accumulators, and `head.note` against the log.
-fn check_end(disk: &dyn Disk, replayed: &Replayed) -> Result<(), StoreError> {
+fn check_end(disk: &dyn Disk, replayed: &mut Replayed) -> Result<(), StoreError> {
     let position = replayed.end;
     let wrong = |what| StoreError::Inconsistent {
         position,
         error: Inconsistency::Rule(what),
     };
-    for context in replayed.index.tail.contexts() {
-        context
-            .check_tiles()
-            .map_err(|_| wrong("tiles and accumulator disagree"))?;
-    }
+    let tiles = replayed.index.tail.check_tiles();
+    tiles.map_err(|_| wrong("tiles and accumulator disagree"))?;
     if let Some(note) = &replayed.head_note {
         check_note(note, &LogReader::over(disk), &replayed.index)?;
     }

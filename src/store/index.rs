@@ -46,6 +46,7 @@ pub(crate) mod layers;
 mod pending;
 pub(crate) mod place;
 pub(crate) mod rows;
+pub(crate) mod sums;
 pub(crate) mod tail;
 pub(crate) mod tiles;
 pub(crate) mod trust;
@@ -58,7 +59,7 @@ use forks::Fork;
 use heads::HeadRow;
 pub(crate) use layers::{Base, Below, ContextView, LayeredTiles};
 pub(crate) use place::{
-    FactsBuilder, Location, RequestKey, RunFacts, RunPlace, key_hash, request_key,
+    FactsBuilder, Location, RequestKey, RunFacts, RunPlace, key_hash, request_key, request_keys,
 };
 pub(crate) use rows::{Cover, StateRow};
 pub(crate) use tail::{ContextState, Tail, TailContext};
@@ -216,9 +217,11 @@ impl Index {
 
     /// True if a payload of this hash and length is stored.
     pub(crate) fn has_payload(&self, hash: &Hash, len: u32) -> Result<bool, IndexError> {
-        let stored = self.payload(hash)?;
         // The body of a payload record is its hash and the payload.
-        Ok(stored.is_some_and(|at| at.body_len as usize == Hash::LEN + len as usize))
+        let body_len = Hash::LEN as u64 + u64::from(len);
+        let stored = self.payload(hash)?;
+        Ok(stored.is_some_and(|at| u64::from(at.body_len) == body_len)
+            || self.tail.has_passed_on(hash, body_len))
     }
 
     pub(crate) fn payload(&self, hash: &Hash) -> Result<Option<Location>, IndexError> {

@@ -166,6 +166,7 @@ pub(crate) fn replay_and_fold(
             replay.verdict = Err(error.verdict()?);
             break;
         }
+        scan.reuse(group);
         next = scan.next_group().map_err(read)?;
     }
     if replay.verdict.is_ok() {

@@ -10,7 +10,7 @@ use super::index::base::Reader;
 use super::index::forks::Fork;
 use super::index::{
     ApplyError, Base, Cover, Effect, FactsBuilder, Inconsistency, Index, IndexError, Location,
-    StateRow, request_key,
+    StateRow, request_keys,
 };
 use super::log::LogReader;
 use super::record::{Position, RecordType};
@@ -275,7 +275,7 @@ impl Index {
         brought: impl Fn(&Hash, u32) -> bool,
     ) -> Result<Effect, ApplyError> {
         let run = Run::decode(run)?;
-        let (mut nodes, mut requests) = (Vec::new(), Vec::new());
+        let (mut nodes, mut ids, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
         let mut stored = Ok(true);
         let mut facts = FactsBuilder::default();
         let mut after = base.clone();
@@ -285,7 +285,8 @@ impl Index {
                 let header = &entry.header;
                 facts.add(header);
                 if let Some(id) = header.request_id {
-                    requests.push((request_key(id), header.sequence));
+                    ids.push(id);
+                    sequences.push(header.sequence);
                 }
                 if entry.inline_payload.is_none() && matches!(stored, Ok(true)) {
                     let (hash, len) = (&header.payload_hash, header.payload_len);
@@ -309,7 +310,7 @@ impl Index {
             at,
             after: Box::new(after),
             nodes,
-            requests,
+            requests: request_keys(&ids).into_iter().zip(sequences).collect(),
             facts: Box::new(facts.finish()),
         })
     }

@@ -161,25 +161,28 @@ struct Window {
 }
 
 impl Window {
-    /// `len` bytes at `offset`, or fewer at the end of the file.
+    /// `len` bytes at `offset`, or fewer at the end of the file. Every byte is
+    /// read once: what is left of a window goes to the front of the next one.
     fn get(&mut self, file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<&[u8]> {
-        let inside = offset
+        let skip = offset
             .checked_sub(self.at)
             .and_then(|skip| usize::try_from(skip).ok())
-            .filter(|skip| skip.saturating_add(len) <= self.bytes.len());
-        let skip = if let Some(skip) = inside {
-            skip
-        } else {
-            let left = usize::try_from(file.len()?.saturating_sub(offset));
-            let window = left.map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
-            self.bytes.resize(len.max(window), 0);
-            let got = file.read_at(offset, &mut self.bytes)?;
-            self.bytes.truncate(got);
-            self.at = offset;
-            0
-        };
-        let end = (skip + len).min(self.bytes.len());
-        Ok(self.bytes.get(skip..end).unwrap_or(&[]))
+            .filter(|skip| *skip <= self.bytes.len())
+            .unwrap_or(self.bytes.len());
+        let have = self.bytes.len() - skip;
+        if have >= len {
+            return Ok(self.bytes.get(skip..skip + len).unwrap_or(&[]));
+        }
+        self.bytes.copy_within(skip.., 0);
+        self.at = offset;
+        let left = usize::try_from(file.len()?.saturating_sub(offset));
+        let window = left.map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+        self.bytes.resize(len.max(window), 0);
+        let rest = self.bytes.get_mut(have..).unwrap_or_default();
+        let got = file.read_at(offset + have as u64, rest)?;
+        self.bytes.truncate(have + got);
+        let end = len.min(self.bytes.len());
+        Ok(self.bytes.get(..end).unwrap_or(&[]))
     }
 }
 
@@ -197,6 +200,8 @@ pub(crate) struct LogScan<'d> {
     /// Where the record that stopped the scan starts.
     stopped_at: Position,
     bytes_read: u64,
+    /// Memory of a group that nobody needs any more.
+    spare: ScannedGroup,
 }
 
 impl<'d> LogScan<'d> {
@@ -227,6 +232,7 @@ impl<'d> LogScan<'d> {
             stop: None,
             stopped_at: end,
             bytes_read: u64::from(SEGMENT_HEADER_LEN),
+            spare: ScannedGroup::default(),
         }))
     }
 
@@ -249,6 +255,7 @@ impl<'d> LogScan<'d> {
             stop: None,
             stopped_at: end,
             bytes_read: 0,
+            spare: ScannedGroup::default(),
         }))
     }
 
@@ -297,15 +304,20 @@ impl<'d> LogScan<'d> {
         self.bytes_read
     }
 
+    /// Takes a group back: the next one is read into its memory.
+    pub(crate) fn reuse(&mut self, mut group: ScannedGroup) {
+        group.records.clear();
+        group.bytes.clear();
+        self.spare = group;
+    }
+
     /// The next complete group, or `None` where the log ends.
     pub(crate) fn next_group(&mut self) -> io::Result<Option<ScannedGroup>> {
         if self.stop.is_some() {
             return Ok(None);
         }
-        let mut group = ScannedGroup {
-            start: self.end,
-            ..ScannedGroup::default()
-        };
+        let mut group = std::mem::take(&mut self.spare);
+        group.start = self.end;
         match self.read_group(&mut group)? {
             Ok((end, chain)) => {
                 group.end = end;

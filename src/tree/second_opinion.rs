@@ -44,42 +44,53 @@ pub fn root_by_rs_merkle(leaves: &[Hash]) -> Hash {
         .map_or_else(hash::empty_root, Hash::from_bytes)
 }
 
-/// Leaves of which `rs_merkle` makes one root at a time: a power of two.
-const SUBTREE_LEAVES: usize = 1 << 16;
+/// Nodes of which `rs_merkle` makes one root at a time: a power of two.
+const SUBTREE_NODES: usize = 32;
 
-/// The root over leaves that come one by one, in memory that hardly grows: 32
-/// bytes for every 65,536 leaves.
+/// The root over leaves that come one by one, in memory that hardly grows: 1 KiB
+/// at most for every factor of 32.
 ///
 /// Levels pair up from the left and an odd node moves up unchanged, so from
-/// level 16 on the tree is the one over the roots of every 65,536 leaves.
+/// level 5 on the tree is the one over the roots of every 32 leaves, from level
+/// 10 on the one over the roots of every 32 of those, and so on.
 #[derive(Debug, Default)]
 pub struct SecondRoot {
-    roots: Vec<Hash>,
-    leaves: Vec<Hash>,
+    size: u64,
+    /// From the leaves up: nodes that are fewer than make a root.
+    levels: Vec<Vec<Hash>>,
 }
 
 impl SecondRoot {
     /// Takes the next leaf.
     pub fn push(&mut self, leaf: Hash) {
-        self.leaves.push(leaf);
-        if self.leaves.len() == SUBTREE_LEAVES {
-            self.roots.push(root_by_rs_merkle(&self.leaves));
-            self.leaves.clear();
+        self.size += 1;
+        let mut node = leaf;
+        for level in &mut self.levels {
+            level.push(node);
+            if level.len() < SUBTREE_NODES {
+                return;
+            }
+            node = root_by_rs_merkle(level);
+            level.clear();
         }
+        self.levels.push(vec![node]);
     }
 
     /// How many leaves there were.
     #[must_use]
     pub const fn size(&self) -> u64 {
-        (self.roots.len() * SUBTREE_LEAVES + self.leaves.len()) as u64
+        self.size
     }
 
     /// The root over all of them.
     #[must_use]
-    pub fn root(mut self) -> Hash {
-        if !self.leaves.is_empty() {
-            self.roots.push(root_by_rs_merkle(&self.leaves));
+    pub fn root(self) -> Hash {
+        let mut ragged = None;
+        for mut level in self.levels {
+            // What is not whole is the last node of the level above.
+            level.extend(ragged);
+            ragged = (!level.is_empty()).then(|| root_by_rs_merkle(&level));
         }
-        root_by_rs_merkle(&self.roots)
+        ragged.unwrap_or_else(hash::empty_root)
     }
 }

@@ -6,6 +6,10 @@
 //! and counted; where a table has all that was met and the count is right, none
 //! is missing.
 //!
+//! The tables that grow with the log need not be in memory: then the sums of
+//! their rows are compared ([`RowSums`]). That says whether a table is right, not
+//! which row is wrong.
+//!
 //! Directory nodes that heads before the covered one needed are kept for a
 //! while, and for how long depends on when was folded. Of those it is checked
 //! that `retired` names them, each once, and that they are what their hashes
@@ -18,6 +22,7 @@ use super::base::Reader;
 use super::error::IndexError;
 use super::heads::kept;
 use super::rows::{self, StateRow, Table};
+use super::sums::RowSums;
 use super::{Index, Tail, TailContext};
 use crate::directory::{Node, Slot, empty_root};
 use crate::entry::ContextId;
@@ -25,14 +30,25 @@ use crate::hash::Hash;
 use crate::store::record::Short;
 use crate::tree::tile::TILE_WIDTH;
 
-/// Compares every row, and returns how many there are. An error names the first
-/// that is wrong.
+/// What comparing comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Compared {
+    /// So many rows, and all are right.
+    Same(u64),
+    /// Sums differ: rows are wrong, or the log has a payload or a request id
+    /// twice, for which sums are not made.
+    LookCloser,
+}
+
+/// Compares every row. An error names the first that is wrong. `sums`: what the
+/// tables come to that the tail does not hold.
 pub(crate) fn compare(
     index: &Index,
     reader: &Reader,
     found: &StateRow,
     store_id: Short,
-) -> Result<u64, IndexError> {
+    mut sums: Option<&mut RowSums>,
+) -> Result<Compared, IndexError> {
     let implied = StateRow {
         // When was folded is the index's own.
         retired_next: found.retired_next,
@@ -45,14 +61,35 @@ pub(crate) fn compare(
     }
     let mut compared = 0;
     for table in Table::ALL {
-        compared += match table {
-            Table::Retired => continue,
-            Table::Directory => directory(index, reader, found)?,
-            Table::Heads => heads(index, reader)?,
+        compared += match (table, &mut sums) {
+            (Table::Retired, _) => continue,
+            (Table::Directory, _) => directory(index, reader, found)?,
+            (Table::Heads, _) => heads(index, reader)?,
+            (Table::Runs | Table::Tiles | Table::Payloads | Table::Requests, Some(sums)) => {
+                match rows_by_sum(reader, table, sums)? {
+                    Some(rows) => rows,
+                    None => return Ok(Compared::LookCloser),
+                }
+            }
             _ => rows_of(index, reader, table)?,
         };
     }
-    Ok(compared)
+    Ok(Compared::Same(compared))
+}
+
+/// A table of which the sum is known; `None` if it is another.
+fn rows_by_sum(
+    reader: &Reader,
+    table: Table,
+    implied: &mut RowSums,
+) -> Result<Option<u64>, IndexError> {
+    let mut met = implied.anew();
+    reader.each(table, &mut |key, value| {
+        met.add(table, key, value);
+        Ok(())
+    })?;
+    let (met, implied) = (met.of(table), implied.of(table));
+    Ok((met == implied).then_some(met.rows))
 }
 
 /// A table whose rows follow from the log one by one.

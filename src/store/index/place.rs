@@ -1,7 +1,7 @@
 //! Where things lie in the log, and what the index keeps of a run beside that.
 
 use crate::entry::Header;
-use crate::hash;
+use crate::hash::{self, Hash};
 use crate::store::record::Position;
 
 /// Where a record lies and how long its body is.
@@ -20,6 +20,18 @@ pub(crate) fn request_key(id: &str) -> RequestKey {
     let mut key = [0; 16];
     key.copy_from_slice(&hash::content(id.as_bytes()).as_bytes()[..16]);
     key
+}
+
+/// The keys of many request ids.
+pub(crate) fn request_keys(ids: &[&str]) -> Vec<RequestKey> {
+    let ids: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes()).collect();
+    let hashes = hash::content_many(&ids);
+    let key = |hash: &Hash| {
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.as_bytes()[..16]);
+        key
+    };
+    hashes.iter().map(key).collect()
 }
 
 /// The first four bytes of a key's hash: enough to skip runs, never believed.

@@ -18,8 +18,12 @@ use crate::head::HeadOrder;
 use crate::limits::{RETIRED_BYTES_MAX, RETIRED_NS_MAX};
 use crate::run::Accumulator;
 use crate::store::record::Position;
-use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT, TILE_WIDTH};
-use crate::tree::{NodeId, TileError, TileId, TileSlice, Tiles};
+use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT};
+use crate::tree::{NodeId, TileSlice};
+
+mod passing;
+
+use passing::StoredPayloads;
 
 /// Memory of a map's entry beside what it holds, roughly.
 const ENTRY_BYTES: usize = 64;
@@ -70,7 +74,15 @@ pub(crate) struct TailContext {
     /// Ascending; all behind `base_size`.
     pub(crate) runs: Vec<RunPlace>,
     /// Per tile level from 1: the hashes that became final.
-    levels: Vec<Vec<Hash>>,
+    levels: Vec<Level>,
+}
+
+/// The new hashes of one tile level.
+#[derive(Clone, Debug, Default)]
+struct Level {
+    /// Hashes before these that were here and were passed on.
+    passed: u64,
+    hashes: Vec<Hash>,
 }
 
 /// How many hashes a tile level has in a tree of `size` leaves.
@@ -82,38 +94,25 @@ pub(crate) fn level_len(size: u64, level: usize) -> u64 {
 impl TailContext {
     /// Tile levels from 1 with the index of their first new hash.
     pub(crate) fn levels(&self) -> impl Iterator<Item = (usize, u64, &[Hash])> {
-        (1..)
-            .zip(&self.levels)
-            .map(|(level, hashes)| (level, level_len(self.base_size, level), hashes.as_slice()))
+        (1..=self.levels.len()).map(|level| {
+            let (start, hashes) = self.level(level);
+            (level, start, hashes)
+        })
     }
 
     /// The new hashes of one tile level and the index of the first.
     pub(crate) fn level(&self, level: usize) -> (u64, &[Hash]) {
-        let hashes = level.checked_sub(1).and_then(|at| self.levels.get(at));
-        (
-            level_len(self.base_size, level),
-            hashes.map_or(&[], Vec::as_slice),
-        )
+        let start = level_len(self.base_size, level);
+        match level.checked_sub(1).and_then(|at| self.levels.get(at)) {
+            Some(level) => (start + level.passed, &level.hashes),
+            None => (start, &[]),
+        }
     }
 
     /// The run that holds `sequence`.
     pub(crate) fn run_of(&self, sequence: u64) -> Option<&RunPlace> {
         let at = self.runs.partition_point(|run| run.last < sequence);
         self.runs.get(at).filter(|run| run.first <= sequence)
-    }
-
-    /// Checks the tiles of a context that is here from its first entry on.
-    pub(crate) fn check_tiles(&self) -> Result<(), TileError> {
-        let mut tiles = Tiles::new();
-        for (level, _, hashes) in self.levels() {
-            for (index, hashes) in (0..).zip(hashes.chunks(TILE_WIDTH)) {
-                let level = u8::try_from(level).unwrap_or(u8::MAX);
-                if let Some(tile) = TileId::new(level, index) {
-                    tiles.push_tile(tile, hashes)?;
-                }
-            }
-        }
-        tiles.check(&self.state.after.frontier)
     }
 
     /// Takes a node that tiles keep, in its turn.
@@ -123,15 +122,15 @@ impl TailContext {
         };
         let level = usize::from(slice.tile.level());
         while self.levels.len() < level {
-            self.levels.push(Vec::new());
+            self.levels.push(Level::default());
         }
-        let expected = level_len(self.base_size, level);
-        let Some(hashes) = self.levels.get_mut(level - 1) else {
+        let before = level_len(self.base_size, level);
+        let Some(level) = self.levels.get_mut(level - 1) else {
             return false;
         };
-        let in_turn = expected + hashes.len() as u64 == node.index;
+        let in_turn = before + level.passed + level.hashes.len() as u64 == node.index;
         if in_turn {
-            hashes.push(hash);
+            level.hashes.push(hash);
         }
         in_turn
     }
@@ -170,6 +169,8 @@ pub(crate) struct Tail {
     /// Retired nodes below the tail that nobody may ask for any more.
     pub(crate) dropped: Vec<Hash>,
     bytes: usize,
+    /// Payloads that were passed on.
+    stored: StoredPayloads,
 }
 
 impl Tail {
