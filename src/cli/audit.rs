@@ -10,16 +10,36 @@ use super::data::DataDir;
 use super::error::{self, CliError};
 use super::output::{Out, escape, seconds};
 use super::progress;
+use super::serve::parse_node;
+use crate::node::NodeId;
 use crate::store::{self, AuditOptions, AuditReport, AuditedIndex, FirstBad, Position, StoreError};
+
+mod remote;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
+    /// Check the source at this address from outside, and keep nothing of it;
+    /// --data then only holds this node's key
+    #[arg(long, value_name = "ADDR", requires_all = ["peer", "origin"], conflicts_with = "paranoid")]
+    from: Option<String>,
+    /// The source's node key: whom to talk to
+    #[arg(long, value_name = "NODEKEY", value_parser = parse_node, requires = "from")]
+    peer: Option<NodeId>,
+    /// The origin's public key: whose history to believe
+    #[arg(long, value_name = "VKEY", requires = "from")]
+    origin: Option<String>,
+    /// Check only so many entries, picked at random [default: all]
+    #[arg(long, value_name = "ENTRIES", requires = "from", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
+    /// What the picks follow from [default: random, and printed]
+    #[arg(long, requires = "sample")]
+    seed: Option<u64>,
     /// Recompute the root of every context by a second, independent
     /// implementation as well, from leaves that are hashed again for it: takes
     /// about half as long again, and a few KiB of memory for each context
     #[arg(long)]
     paranoid: bool,
-    /// Print one JSON object: `ok`, `contexts`, `entries`, `bytes`, `seconds`,
+    /// Print one JSON object; without --from: `ok`, `contexts`, `entries`, `bytes`, `seconds`,
     /// `first_bad`, `index`, `index_reason`, `second_roots`
     #[arg(long)]
     json: bool,
@@ -48,6 +68,9 @@ struct FirstBadJson<'a> {
 }
 
 pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliError> {
+    if let Some(from) = &arguments.from {
+        return remote::run(data, from, arguments);
+    }
     let start = Instant::now();
     let options = AuditOptions {
         paranoid: arguments.paranoid,

@@ -2,7 +2,7 @@
 //! newest head they hold. One that is ahead of this store shows that it was
 //! restored from an old copy, or that somebody else signs with its key.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::data::DataDir;
 use super::error::CliError;
+use super::mirror::local_address;
 use super::output::escape;
 use super::serve::parse_node;
 use crate::head::SignedHead;
@@ -115,13 +116,12 @@ impl GuardArguments {
                 asking.spawn(async move {
                     let shown = tokio::time::timeout(ANSWER_WITHIN, async {
                         let address = guard.resolve()?;
-                        let local: SocketAddr = match address {
-                            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-                        };
-                        let endpoint = node::client(local).map_err(|error| error.to_string())?;
-                        let asked = node::ask_head(&endpoint, &key, address, guard.peer, &newest);
-                        asked.await.map_err(|error| error.to_string())
+                        let endpoint = node::client(local_address(address))
+                            .map_err(|error| error.to_string())?;
+                        let place = (address, guard.peer);
+                        node::ask_head(&endpoint, &key, place, &newest, ANSWER_WITHIN)
+                            .await
+                            .map_err(|error| error.to_string())
                     });
                     let shown = shown.await.unwrap_or_else(|_| Err("no answer in time".into()));
                     (guard, shown)

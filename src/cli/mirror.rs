@@ -76,7 +76,15 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     }
 }
 
-fn resolve(text: &str) -> Result<SocketAddr, CliError> {
+/// Any local address that can reach `remote`.
+pub(super) fn local_address(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+pub(super) fn resolve(text: &str) -> Result<SocketAddr, CliError> {
     let resolved = text.to_socket_addrs().map(|mut all| all.next());
     match resolved {
         Ok(Some(address)) => Ok(address),
@@ -114,11 +122,7 @@ fn pull(store: &Store, key: &NodeKey, config: &CatchUp) -> Result<Report, CatchU
     let bar = progress::bar(None);
     let runtime = Runtime::new().map_err(|_| CatchUpError::Task)?;
     let outcome = runtime.block_on(async {
-        let local: SocketAddr = match config.address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let endpoint = node::client(local)?;
+        let endpoint = node::client(local_address(config.address))?;
         let shown = bar.clone();
         let progress = move |progress: node::Progress| {
             shown.set_position(progress.received_bytes);
@@ -132,7 +136,7 @@ fn pull(store: &Store, key: &NodeKey, config: &CatchUp) -> Result<Report, CatchU
 }
 
 /// A source that does not know us refuses the handshake; say who we are.
-fn explain(error: CatchUpError, key: &NodeKey) -> CliError {
+pub(super) fn explain(error: CatchUpError, key: &NodeKey) -> CliError {
     let refused = error.is_refusal();
     let error = CliError::from(error);
     if !refused {

@@ -11,6 +11,7 @@ mod index;
 mod mirror;
 mod output;
 mod prove;
+mod remote_audit;
 mod roles;
 mod server;
 mod support;
