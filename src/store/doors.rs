@@ -9,7 +9,7 @@ use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::SignedHead;
-use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
+use crate::ledger::{EntryParts, OpenedNode, ReadLedger, ReadMirror, SeenHead};
 use crate::run::Accumulator;
 use crate::tree::{BuildError, NodeId, ReadNodes};
 
@@ -86,6 +86,16 @@ impl ReadLedger for View {
             return Ok(None);
         }
         self.stored_payload(hash).map(Some)
+    }
+
+    fn entry_parts(&self, id: &ContextId, sequence: u64) -> Result<Option<EntryParts>, StoreError> {
+        let Some(view) = self.look_up(id)? else {
+            return Ok(None);
+        };
+        if sequence == 0 || sequence > self.signed_entries(id)?.unwrap_or(0) {
+            return Ok(None);
+        }
+        self.stored_parts(&view, sequence).map(Some)
     }
 }
 

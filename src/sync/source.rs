@@ -25,7 +25,7 @@ use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SPAN_BYTES_MAX};
 use crate::run::{Run, RunError, SPAN_FIXED_BYTES, encode_span};
 use crate::tree::nodes::read_root;
 use crate::tree::range::right_build;
-use crate::tree::{BuildError, NodeId, ReadNodes, TreeSize, consistency};
+use crate::tree::{BuildError, LeafIndex, NodeId, ReadNodes, TreeSize, consistency, inclusion};
 
 /// Bytes of a span that runs and their lengths may take.
 const SPAN_RUNS_BYTES_MAX: usize = SPAN_BYTES_MAX - SPAN_FIXED_BYTES - PROOF_HASHES_MAX * Hash::LEN;
@@ -91,6 +91,15 @@ pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
             sent_spans: 0,
         }),
         Request::Consistency { context, from, to } => State::Consistency { context, from, to },
+        Request::Inclusion {
+            context,
+            sequence,
+            size,
+        } => State::Inclusion {
+            context,
+            sequence,
+            size,
+        },
     };
     Ok(Answer { state, ahead: None })
 }
@@ -113,6 +122,11 @@ enum State {
         context: ContextId,
         from: u64,
         to: u64,
+    },
+    Inclusion {
+        context: ContextId,
+        sequence: u64,
+        size: u64,
     },
     Done,
 }
@@ -153,6 +167,11 @@ impl Answer {
             State::Consistency { context, from, to } => {
                 Ok(Some(consistency_reply(ledger, context, from, to)?))
             }
+            State::Inclusion {
+                context,
+                sequence,
+                size,
+            } => Ok(Some(inclusion_reply(ledger, context, sequence, size)?)),
         }
     }
 
@@ -314,6 +333,39 @@ fn consistency_reply<L: ReadLedger + ?Sized>(
         from,
         to,
         from_root,
+        hashes,
+    };
+    Ok(reply.encode()?)
+}
+
+fn inclusion_reply<L: ReadLedger + ?Sized>(
+    ledger: &L,
+    context: ContextId,
+    sequence: u64,
+    size: u64,
+) -> Result<Vec<u8>, SourceError<L::Error>> {
+    let refused = || Ok(Reply::Refused(Refusal::NotServed).encode()?);
+    let signed = ledger.signed_size(&context).map_err(SourceError::Ledger)?;
+    if signed.is_none_or(|signed| signed < size) || sequence > size {
+        return refused();
+    }
+    let parts = ledger
+        .entry_parts(&context, sequence)
+        .map_err(SourceError::Ledger)?;
+    let (Some((header, payload)), Some(index)) = (parts, sequence.checked_sub(1)) else {
+        return refused();
+    };
+    let nodes = ContextNodes {
+        ledger,
+        context: &context,
+    };
+    let hashes = inclusion::build(LeafIndex::new(index), TreeSize::new(size), &nodes)?;
+    let reply = Reply::Inclusion {
+        context,
+        sequence,
+        size,
+        header,
+        payload,
         hashes,
     };
     Ok(reply.encode()?)

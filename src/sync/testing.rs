@@ -18,7 +18,7 @@ use crate::entry::{ContextId, Draft};
 use crate::hash::{self, Hash};
 use crate::head::{Head, SignedHead, sign_head};
 use crate::ledger::{
-    Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror, WhenStored,
+    EntryParts, Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror, WhenStored,
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
@@ -225,6 +225,23 @@ impl ReadLedger for FakeLedger {
 
     fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, Infallible> {
         Ok(self.payloads.get(hash).cloned())
+    }
+
+    fn entry_parts(
+        &self,
+        id: &ContextId,
+        sequence: u64,
+    ) -> Result<Option<EntryParts>, Infallible> {
+        for bytes in self.runs_of(id.as_str()) {
+            let run = Run::decode(bytes).unwrap();
+            if (run.first()..=run.last()).contains(&sequence) {
+                let at = usize::try_from(sequence - run.first()).unwrap();
+                let entry = run.entries().nth(at).unwrap().unwrap();
+                let payload = entry.inline_payload.unwrap_or_default().to_vec();
+                return Ok(Some((run.headers().nth(at).unwrap().to_vec(), payload)));
+            }
+        }
+        Ok(None)
     }
 }
 
