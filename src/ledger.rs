@@ -9,7 +9,8 @@
 use crate::directory::{Opening, ReadDirectory};
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::SignedHead;
+use crate::head::{HeadOrder, SignedHead};
+use crate::note::VerifierKey;
 use crate::run::{Accumulator, CheckedPayload, CheckedSpan};
 use crate::tree::NodeId;
 
@@ -32,6 +33,10 @@ pub trait ReadLedger: Send + Sync {
 
     /// The newest head that may be told to others.
     fn newest_head(&self) -> Result<Option<SignedHead>, Self::Error>;
+
+    /// Rotations of the origin's key ordered above `order`, ascending; all of
+    /// them without one.
+    fn rotations_after(&self, order: Option<HeadOrder>) -> Result<Vec<SignedHead>, Self::Error>;
 
     /// A directory node by hash, if it belongs to a head still served.
     fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, Self::Error>;
@@ -122,6 +127,23 @@ pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Sen
 
     /// True if a payload of more than 4 KiB is stored and still intact.
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Self::Failure>;
+
+    /// The key whose heads count now.
+    fn origin_key(&self) -> VerifierKey;
+
+    /// The key that the mirror was made with.
+    fn pinned_key(&self) -> VerifierKey;
+
+    /// The rotations that lead from the pinned key to the current one, in
+    /// order.
+    fn rotations(&self) -> Result<Vec<SignedHead>, Self::Failure>;
+
+    /// The root of a context at a size it has or had, also beyond the complete
+    /// head; `None` if it is not known or smaller.
+    fn root_at(&self, id: &ContextId, size: u64) -> Result<Option<Hash>, Self::Failure>;
+
+    /// Complete nodes of a context's tree, all within the size it has.
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, Self::Failure>;
 }
 
 /// What a mirror may ask to be stored, in this order: a seen head, spans under
@@ -142,6 +164,10 @@ pub enum Ingest {
     Payloads(Vec<CheckedPayload>),
     /// Every context of the seen head is present.
     Complete(SignedHead),
+    /// A rotation of the current key, before anything that the new key alone
+    /// signed. A head that was seen under the old key and is not complete is
+    /// forgotten with it.
+    Rotation(SignedHead),
 }
 
 /// Told once whether something that was to be stored is durable.

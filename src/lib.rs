@@ -17,10 +17,10 @@
 //! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`proof`], [`evidence`], [`verify`], [`ledger`] | the same; keys and randomness are arguments |
 //! | 3 engines and disk, blind to each other | `store`, `sync`, `archive` | store: sockets, async; the others: sockets, files, async |
 //! | 4 node | `node`, `rpc` | policy |
-//! | 5 shell | `cli`, `main.rs` | logic worth testing |
+//! | 5 shell | `cli`, [`verifier`], `main.rs` | logic worth testing |
 //!
-//! Without default features only layers 0 to 2 are built: a verifier for
-//! auditors. The formats are written down in `spec/`.
+//! Without default features only layers 0 to 2 and the command `verify` are
+//! built: a verifier for auditors. The formats are written down in `spec/`.
 
 #[cfg(feature = "store")]
 pub mod archive;
@@ -50,6 +50,7 @@ pub mod store;
 #[cfg(feature = "store")]
 pub mod sync;
 pub mod tree;
+pub mod verifier;
 pub mod verify;
 
 #[cfg(feature = "node")]

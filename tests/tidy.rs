@@ -32,7 +32,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &["store", "sync", "archive"],
     &["node", "rpc"],
-    &["cli", "main"],
+    &["cli", "verifier", "main"],
 ];
 /// Modules outside the layers: they drive others and nothing names them.
 const OUTSIDE: [&str; 2] = ["fuzzing", "lib"];

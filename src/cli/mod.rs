@@ -25,6 +25,7 @@ mod remote;
 mod serve;
 mod show;
 mod stats;
+mod verify;
 mod watch;
 
 use std::io::IsTerminal as _;
@@ -87,6 +88,8 @@ enum Command {
     Mirror(mirror::MirrorArguments),
     /// Recompute and verify every byte of the store
     Audit(audit::AuditArguments),
+    /// Check a proof, evidence or head offline, with the origin's public key
+    Verify(verify::VerifyArguments),
     /// Say what the store holds and how much room it takes
     Stats(stats::StatsArguments),
     /// Throw the index away and make it anew from the log
@@ -134,6 +137,8 @@ impl Command {
             Self::Serve(arguments) => serve::run(target.directory()?, arguments),
             Self::Mirror(arguments) => mirror::run(target.directory()?, &arguments),
             Self::Audit(arguments) => audit::run(target.directory()?, &arguments),
+            // Done before a target was chosen.
+            Self::Verify(_) => Ok(()),
             Self::Stats(arguments) => stats::run(target.directory()?, &arguments),
             Self::RebuildIndex(arguments) => rebuild::run(target.directory()?, &arguments),
         }
@@ -159,6 +164,10 @@ pub fn run() -> ExitCode {
     };
     let Arguments { data, command } = arguments;
     start_log(command.log_level());
+    if let Command::Verify(arguments) = &command {
+        // It needs neither directory nor server.
+        return verify::run(arguments);
+    }
     let target = Target::choose(data, command.server(), &matches);
     match target.and_then(|target| command.run(&target)) {
         Ok(()) => ExitCode::SUCCESS,

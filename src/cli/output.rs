@@ -1,12 +1,13 @@
 //! Stdout, buffered and locked once, with every error handled; and what makes
 //! stored text safe to show on a terminal.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write as _};
 
 use serde::Serialize;
 
 use super::error::CliError;
+pub(super) use crate::verifier::escape;
 
 /// Where a command's results go.
 pub(super) struct Out {
@@ -46,36 +47,6 @@ impl Out {
             .flush()
             .map_err(|error| CliError::stdout(&error))
     }
-}
-
-/// Text with everything escaped that could move a cursor, change colours or
-/// reorder what is read: control characters, line ends, and the Unicode
-/// characters that are invisible or change direction. Backslashes double, so
-/// that an escape cannot be imitated.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            c if is_unsafe(c) => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Seconds with milliseconds, as JSON numbers print them.
@@ -130,7 +101,7 @@ pub(super) fn utc(time_ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{escape, utc};
+    use super::utc;
 
     #[test]
     fn dates_are_those_of_the_calendar() {
@@ -140,13 +111,5 @@ mod tests {
         assert_eq!(utc(1_735_689_599_000_000_000), "2024-12-31 23:59:59 UTC");
         assert_eq!(utc(4_107_542_400_000_000_000), "2100-03-01 00:00:00 UTC");
         assert_eq!(utc(u64::MAX), "2554-07-21 23:34:33 UTC");
-    }
-
-    #[test]
-    fn nothing_that_moves_a_cursor_gets_through() {
-        assert_eq!(escape("plain, größer, 服务器"), "plain, größer, 服务器");
-        assert_eq!(escape("\x1b[2J\x07"), "\\u{1b}[2J\\u{7}");
-        assert_eq!(escape("a\nb\tc\rd\\n"), "a\\nb\\tc\\rd\\\\n");
-        assert_eq!(escape("\u{202e}x\u{9b}"), "\\u{202e}x\\u{9b}");
     }
 }

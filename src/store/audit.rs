@@ -109,7 +109,7 @@ pub fn audit_with(
     let head = index.published.head().map(|head| head.head().clone());
     let mut report = AuditReport {
         role: index.role,
-        origin: index.origin.to_string(),
+        origin: index.chain.pinned().to_string(),
         contexts: index.context_count(),
         entries: index.entries,
         bytes: replayed.bytes_read,
@@ -182,14 +182,11 @@ fn check_end(replayed: &Replayed) -> Result<(), StoreError> {
             .map_err(|_| wrong("tiles and accumulator disagree"))?;
     }
     if let Some(note) = &replayed.head_note {
-        let noted =
-            replayed
-                .index
-                .open_head(&note.note)
-                .map_err(|error| StoreError::Inconsistent {
-                    position: note.position,
-                    error,
-                })?;
+        let noted = replayed.index.chain.open_any(&note.note);
+        let noted = noted.ok_or_else(|| StoreError::Inconsistent {
+            position: note.position,
+            error: Inconsistency::Rule("head.note holds no head of this origin"),
+        })?;
         let known = replayed.index.published.head().map(SignedHead::order);
         if known < Some(noted.order()) {
             return Err(wrong("head.note holds a head that the log does not"));

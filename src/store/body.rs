@@ -116,6 +116,11 @@ pub(crate) fn get_payload(body: &[u8]) -> Result<(Hash, &[u8]), DecodeError> {
     Ok((hash, r.rest()))
 }
 
+/// Appends the body of a `note` record.
+pub(crate) fn put_note(note: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(note);
+}
+
 /// Appends the body of a `head` record: position covered, note.
 pub(crate) fn put_head(covered: Position, note: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&covered.as_u64().to_le_bytes());

@@ -13,11 +13,13 @@ use super::index::{Base, Index};
 use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
 use super::keeper::Keeper;
+use super::keys;
 use super::layout;
 use super::load::{LoadDone, LoadStep};
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
+use super::rotate::Signing;
 use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
@@ -25,7 +27,7 @@ use crate::entry::{ContextId, Draft};
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, StoreMirror};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_BYTES_MIN};
-use crate::note::SignerKey;
+use crate::note::{SignerKey, VerifierKey};
 
 /// Entries of a single request.
 const REQUEST_ENTRIES_MAX: usize = 16_384;
@@ -52,6 +54,10 @@ pub(super) enum Command {
         done: LoadDone,
     },
     Publish {
+        done: PublishDone,
+    },
+    Rotate {
+        new: Box<SignerKey>,
         done: PublishDone,
     },
 }
@@ -103,11 +109,22 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens a store for writing. An own store needs its signer, a mirror none.
+    /// Opens a store for writing. An own store needs its signer, the key that
+    /// counts now; a mirror none.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: StoreOptions,
         signer: Option<SignerKey>,
+    ) -> Result<Opened, StoreError> {
+        Self::open_with(disk, options, |_| Ok(Signing::from(signer)))
+    }
+
+    /// The same; `signer` is asked for the key when the log has told which one
+    /// counts.
+    pub(super) fn open_with(
+        disk: Arc<dyn Disk>,
+        options: StoreOptions,
+        signer: impl FnOnce(&VerifierKey) -> Result<Signing, StoreError>,
     ) -> Result<Opened, StoreError> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes)
             || options.reserve_bytes > SEGMENT_BYTES_MAX
@@ -120,9 +137,18 @@ impl Store {
         let lock = disk.lock("lock").map_err(StoreError::from_lock)?;
         let mailbox = Arc::new(Mailbox::default());
         let (replayed, keeper, index_discarded) = read_log(&disk, &options, &mailbox)?;
+        let Signing { signer, is_next } = match replayed.index.role {
+            StoreRole::Own => signer(replayed.index.origin())?,
+            StoreRole::Mirror => Signing::default(),
+        };
         check_signer(&replayed.index, signer.as_ref())?;
         let bytes_read = replayed.bytes_read;
         let (mut index, log, mended) = replayed.mend(&disk, &options)?;
+        if is_next {
+            // Not before the rotation is known to be durable: this is the end
+            // of the old key.
+            keys::install_next_origin_key(&*disk)?;
+        }
         let filter = Arc::new(RequestFilter::new());
         index.below.filter = Some(filter.clone());
         let head_note_missing = index.published.head().is_some() && mended.head_note.is_none();
@@ -179,14 +205,14 @@ impl Store {
     /// process writes to it; then, and without a good one, all of the log is
     /// read into memory.
     pub fn open_read_only(disk: Arc<dyn Disk>) -> Result<View, StoreError> {
-        let (role, _) = layout::peek(&*disk)?;
+        let of = layout::peek(&*disk)?;
         let log = LogReader::over(disk.clone());
         let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
         let mut find = || {
             if disk.open(FAILED_FILE, Access::Read).is_ok() {
                 return Start::default();
             }
-            let found = keeper.open_read_only(&log, role);
+            let found = keeper.open_read_only(&log, of.clone());
             Start {
                 index: found.index,
                 voucher: found.voucher,
@@ -279,7 +305,7 @@ impl Store {
             Ingest::Span { span, payloads } => span_cost(span, payloads),
             Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
             Ingest::Seen(seen) => seen.openings.len() * 96,
-            Ingest::Complete(_) => 0,
+            Ingest::Complete(_) | Ingest::Rotation(_) => 0,
         };
         let item = Box::new(item);
         self.queue(cost, Command::Ingest { item, done });
@@ -352,9 +378,9 @@ fn read_log(
     mailbox: &Arc<Mailbox>,
 ) -> Result<(Replayed, Keeper, Option<String>), StoreError> {
     layout::remove_temporaries(&**disk)?;
-    let (role, _) = layout::peek(&**disk)?;
+    let of = layout::peek(&**disk)?;
     let mut keeper = Keeper::new(disk.clone(), mailbox.clone())?;
-    let mut found = keeper.open(&LogReader::over(disk.clone()), role);
+    let mut found = keeper.open(&LogReader::over(disk.clone()), of);
     if found.index.is_some() && disk.open(FAILED_FILE, Access::Read).is_ok() {
         // Pages of it may be marked clean that never reached the disk.
         found.index = None;
@@ -403,13 +429,13 @@ fn read_log(
 
 fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreError> {
     match (index.role, signer) {
-        (StoreRole::Own, Some(signer)) if *signer.verifier() == index.origin => Ok(()),
+        (StoreRole::Own, Some(signer)) if signer.verifier() == index.origin() => Ok(()),
         (StoreRole::Own, Some(signer)) => Err(StoreError::WrongKey {
-            expected: index.origin.to_string(),
+            expected: index.origin().to_string(),
             got: signer.verifier().to_string(),
         }),
         (StoreRole::Own, None) => Err(StoreError::WrongKey {
-            expected: index.origin.to_string(),
+            expected: index.origin().to_string(),
             got: "missing".into(),
         }),
         (StoreRole::Mirror, _) => Ok(()),
@@ -421,6 +447,6 @@ pub(super) fn refuse(command: Command, error: &StoreError) {
         Command::Append { done, .. } => done(Err(error.clone().into())),
         Command::Ingest { done, .. } => done(Err(error.clone())),
         Command::Load { done, .. } => done(Err(error.clone().into())),
-        Command::Publish { done } => done(Err(error.clone())),
+        Command::Publish { done } | Command::Rotate { done, .. } => done(Err(error.clone())),
     }
 }

@@ -46,6 +46,7 @@ pub(crate) mod place;
 pub(crate) mod rows;
 pub(crate) mod tail;
 pub(crate) mod tiles;
+pub(crate) mod trust;
 mod unnamed;
 
 pub(crate) use effect::Effect;
@@ -58,6 +59,7 @@ pub(crate) use place::{
 pub(crate) use rows::{Cover, StateRow};
 pub(crate) use tail::{ContextState, Tail, TailContext};
 use tail::{Retired, RunAdded};
+pub(crate) use trust::TrustedKeys;
 
 /// True for the tree nodes that tiles keep.
 pub(crate) fn is_tile_node(id: NodeId) -> bool {
@@ -99,8 +101,10 @@ impl Published {
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) role: StoreRole,
-    /// The key whose heads count; the pinned one until a rotation.
-    pub(crate) origin: VerifierKey,
+    /// The keys of the origin, from the pinned one on.
+    pub(crate) chain: TrustedKeys,
+    /// Where the records lie that make up whom this store believes.
+    trust: Vec<Location>,
     pub(crate) tail: Tail,
     pub(crate) below: Below,
     /// Contexts that there are.
@@ -128,10 +132,11 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn new(role: StoreRole, origin: VerifierKey) -> Self {
+    pub(crate) fn new(role: StoreRole, pinned: VerifierKey) -> Self {
         Self {
             role,
-            origin,
+            chain: TrustedKeys::new(pinned),
+            trust: Vec::new(),
             tail: Tail::default(),
             below: Below::default(),
             contexts: 0,
@@ -359,6 +364,7 @@ impl Index {
             }
             Effect::Seen { head, at } => self.apply_seen(*head, at),
             Effect::Head { head, at, update } => self.apply_head(*head, at, update),
+            Effect::Note { head, at } => self.apply_note(*head, at),
         }
     }
 
@@ -435,13 +441,13 @@ impl Index {
         if (update.sums.contexts, update.sums.entries) != (text.contexts, text.entries) {
             return refused("the counts are not those of the directory");
         }
+        self.follow(&head, at)?;
         let retired = Retired {
             at_ns: text.time_ns,
             bytes: update.retired_bytes,
             nodes: update.retired,
         };
         self.tail.add_directory(update.added, retired);
-        self.origin = head.next_key().clone();
         self.published = Published {
             root: update.root,
             head: Some(head),
@@ -471,7 +477,8 @@ impl Index {
             retired_next: 0,
             retired_bytes: 0,
             made_at_ns: now_ns,
-            origin: self.origin.to_string(),
+            origin: self.origin().to_string(),
+            trust: self.trust.clone(),
         }
     }
 

@@ -368,9 +368,21 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
     /// The body of the record at `at`; its header check and body tag are
     /// verified, so these are the bytes that were written there.
     pub(crate) fn body(&self, at: Location, kind: RecordType) -> Result<Vec<u8>, StoreError> {
+        let (found, bytes) = self.read(at)?;
+        if found != kind {
+            return Err(no_record(
+                at.position,
+                "another record is where the index has one",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The same for a record of whatever type.
+    pub(crate) fn read(&self, at: Location) -> Result<(RecordType, Vec<u8>), StoreError> {
         let padded = (at.body_len as usize).next_multiple_of(64);
         let (header, mut bytes) = self.record(at.position, padded)?;
-        if header.kind != kind || header.body_len != at.body_len {
+        if header.body_len != at.body_len {
             return Err(no_record(
                 at.position,
                 "another record is where the index has one",
@@ -378,7 +390,7 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
         }
         bytes.drain(..RECORD_HEADER_BYTES);
         bytes.truncate(at.body_len as usize);
-        Ok(bytes)
+        Ok((header.kind, bytes))
     }
 
     /// What the last record of a group, at `last`, says of all bytes before its

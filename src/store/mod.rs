@@ -50,6 +50,7 @@ mod record;
 mod recover;
 mod replay;
 mod reserve;
+mod rotate;
 mod scan;
 mod stats;
 mod view;
@@ -72,6 +73,7 @@ pub use load::{LoadError, Loader};
 pub use page::{Page, PageLimits};
 pub use rebuild::{RebuiltIndex, rebuild_index};
 pub use record::Position;
+pub use rotate::rotate_origin_key;
 pub use stats::{CheckpointStats, HeadStats, IndexFound, Stats, stats};
 pub use view::{ContextInfo, View};
 

@@ -15,7 +15,8 @@ use super::writer::Writer;
 use crate::directory::Update;
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::{Head, SignedHead, sign_head};
+use crate::head::{Head, Rotation, SignedHead, sign_head, sign_rotation};
+use crate::note::SignerKey;
 use crate::tree::second_opinion::root_by_rs_merkle;
 
 /// `head.note` is replaced at most this often, and at close.
@@ -28,6 +29,15 @@ impl Writer {
     /// Signs a head over everything durable. The order is what makes it safe:
     /// directory computed, note signed, record durable, and only then told.
     pub(super) fn publish(&mut self) -> Result<SignedHead, StoreError> {
+        self.publish_with(None)
+    }
+
+    /// The same; with `next`, the head ends the signer's key and brings that
+    /// one.
+    pub(super) fn publish_with(
+        &mut self,
+        next: Option<&SignerKey>,
+    ) -> Result<SignedHead, StoreError> {
         if self.in_doubt {
             self.second_opinion()?;
             self.in_doubt = false;
@@ -54,11 +64,18 @@ impl Writer {
                 contexts: update.sums.contexts,
                 entries: update.sums.entries,
                 time_ns: self.options.clock.now_ns().max(before),
-                rotation: None,
+                rotation: next.map(|next| Rotation {
+                    old: signer.verifier().clone(),
+                    new: next.verifier().clone(),
+                }),
             };
             // Whatever happens next, this epoch has been signed.
             self.next_epoch = self.next_epoch.saturating_add(1);
-            let note = sign_head(&head, signer).map_err(|error| failed(error.to_string()))?;
+            let note = match next {
+                Some(next) => sign_rotation(&head, signer, next),
+                None => sign_head(&head, signer),
+            };
+            let note = note.map_err(|error| failed(error.to_string()))?;
             let head = index.open_head(&note);
             (head.map_err(|error| failed(error.to_string()))?, update)
         };

@@ -114,7 +114,7 @@ pub(crate) enum RecordType {
     Openings = 6,
     /// A seen head; commits the openings before it.
     Seen = 7,
-    /// A takeover note.
+    /// A rotation of the origin's key, in a mirror.
     Note = 8,
     /// An evidence file.
     Evidence = 9,

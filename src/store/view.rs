@@ -72,10 +72,10 @@ impl View {
         self.index().role
     }
 
-    /// Whose history this is.
+    /// Whose history this is: the key whose heads count now.
     #[must_use]
     pub fn origin(&self) -> VerifierKey {
-        self.index().origin.clone()
+        self.index().origin().clone()
     }
 
     /// The newest published or complete head.

@@ -95,7 +95,7 @@ impl Writer {
         let noted = mended
             .head_note
             .as_ref()
-            .and_then(|note| view.index().open_head(&note.note).ok())
+            .and_then(|note| view.index().chain.open_any(&note.note))
             .map_or(0, |head| head.head().epoch);
         let cut = u64::from(mended.torn_bytes > 0);
         let own = signer.is_some();
@@ -231,6 +231,7 @@ impl Writer {
                 }
                 Command::Load { step, done } => done(self.load(step)),
                 Command::Publish { done } => done(self.publish()),
+                Command::Rotate { new, done } => done(self.rotate(*new)),
             }
         }
     }
@@ -271,8 +272,8 @@ impl Writer {
         }
     }
 
-    /// Takes spans at the front into one group. A seen and a complete head are
-    /// groups of their own: each is about the state before it.
+    /// Takes spans at the front into one group. A seen head, a complete head and
+    /// a rotation are groups of their own: each is about the state before it.
     fn ingest_group(&mut self, waiting: &mut VecDeque<Command>) {
         let mut answers: Vec<StoreDone> = Vec::new();
         let mut head = None;
@@ -291,7 +292,7 @@ impl Writer {
                     match *item {
                         Ingest::Span { span, payloads } => plan.span(&span, &payloads),
                         Ingest::Payloads(payloads) => plan.payloads(&payloads),
-                        item @ (Ingest::Seen(_) | Ingest::Complete(_)) => {
+                        item @ (Ingest::Seen(_) | Ingest::Complete(_) | Ingest::Rotation(_)) => {
                             head = Some((item, done));
                             break;
                         }
@@ -314,6 +315,9 @@ impl Writer {
             Some((Ingest::Seen(seen), done)) => done(outcome.and_then(|()| self.seen(&seen))),
             Some((Ingest::Complete(head), done)) => {
                 done(outcome.and_then(|()| self.complete(head)));
+            }
+            Some((Ingest::Rotation(head), done)) => {
+                done(outcome.and_then(|()| self.note(&head)));
             }
             _ => (),
         }

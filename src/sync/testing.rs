@@ -14,16 +14,17 @@ use super::{Answer, Mirror, MirrorLimits, Output, Report, RequestId, StoreToken,
 use crate::directory::{
     Change, MemoryDirectory, Node, Opening, ReadDirectory, Slot, apply, empty_root,
 };
-use crate::entry::{ContextId, Draft};
+use crate::entry::{ContextId, Draft, leaf_hash};
 use crate::hash::{self, Hash};
-use crate::head::{Head, SignedHead, sign_head};
+use crate::head::{Head, HeadOrder, SignedHead, sign_head};
 use crate::ledger::{
     EntryParts, Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror, WhenStored,
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
 use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder};
-use crate::tree::{MemoryNodes, NodeId};
+use crate::tree::nodes::read_root;
+use crate::tree::{MemoryNodes, NodeId, TreeSize};
 
 pub(crate) fn signer(seed: u8) -> SignerKey {
     SignerKey::from_seed(OriginName::new("test/origin").unwrap(), &[seed; 32])
@@ -169,6 +170,10 @@ impl ReadLedger for FakeLedger {
         Ok(self.head.clone())
     }
 
+    fn rotations_after(&self, _: Option<HeadOrder>) -> Result<Vec<SignedHead>, Infallible> {
+        Ok(Vec::new())
+    }
+
     fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, Infallible> {
         let Some(node) = self.directory.directory_node(hash)? else {
             return Ok(None);
@@ -253,6 +258,7 @@ struct MirrorState {
     runs: BTreeMap<String, Vec<Vec<u8>>>,
     payloads: BTreeSet<Hash>,
     directory: MemoryDirectory,
+    rotations: Vec<SignedHead>,
     items: usize,
 }
 
@@ -324,7 +330,23 @@ impl FakeMirror {
                 state.directory.add(&update);
                 state.complete = Some(head);
             }
+            Ingest::Rotation(head) => {
+                state.pending = None;
+                state.rotations.push(head);
+            }
         }
+    }
+
+    /// The tree of what was stored of a context.
+    fn nodes_of(&self, id: &ContextId) -> MemoryNodes {
+        let state = self.0.lock().unwrap();
+        let mut nodes = MemoryNodes::default();
+        for run in state.runs.get(id.as_str()).into_iter().flatten() {
+            for header in Run::decode(run).unwrap().headers() {
+                nodes.append(leaf_hash(header)).unwrap();
+            }
+        }
+        nodes
     }
 
     /// Everything stored is a beginning of what the ledger holds.
@@ -369,6 +391,32 @@ impl ReadMirror for FakeMirror {
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Infallible> {
         Ok(self.0.lock().unwrap().payloads.contains(hash))
+    }
+
+    fn origin_key(&self) -> VerifierKey {
+        let rotations = self.0.lock().unwrap().rotations.clone();
+        rotations
+            .last()
+            .map_or_else(|| self.pinned_key(), |head| head.next_key().clone())
+    }
+
+    fn pinned_key(&self) -> VerifierKey {
+        signer(1).verifier().clone()
+    }
+
+    fn rotations(&self) -> Result<Vec<SignedHead>, Infallible> {
+        Ok(self.0.lock().unwrap().rotations.clone())
+    }
+
+    fn root_at(&self, id: &ContextId, size: u64) -> Result<Option<Hash>, Infallible> {
+        let nodes = self.nodes_of(id);
+        let known = size <= nodes.size().get();
+        Ok(known.then(|| read_root(TreeSize::new(size), &nodes).unwrap()))
+    }
+
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, Infallible> {
+        let own = self.nodes_of(id);
+        Ok(nodes.iter().map(|n| own.node(*n).unwrap()).collect())
     }
 }
 

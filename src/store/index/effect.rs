@@ -51,6 +51,11 @@ pub(crate) enum Effect {
         head: Box<SignedHead>,
         at: Location,
     },
+    /// Mirror: a rotation of the origin's key.
+    Note {
+        head: Box<SignedHead>,
+        at: Location,
+    },
 }
 
 impl Effect {
@@ -74,7 +79,8 @@ impl Effect {
             | Self::Payload { at, .. }
             | Self::Head { at, .. }
             | Self::Openings { at, .. }
-            | Self::Seen { at, .. } => *at = location,
+            | Self::Seen { at, .. }
+            | Self::Note { at, .. } => *at = location,
             Self::Context { .. } | Self::Named { .. } => (),
         }
     }

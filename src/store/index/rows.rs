@@ -11,14 +11,14 @@ use super::tail::ContextState;
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
-use crate::limits::{RUN_ENTRIES_MAX, SEQUENCE_MAX};
+use crate::limits::{RUN_ENTRIES_MAX, SEQUENCE_MAX, TRUST_RECORDS_MAX};
 use crate::run::Accumulator;
 use crate::store::record::{Position, Short};
 use crate::tree::Frontier;
 use crate::tree::tile::{TILE_WIDTH, TileId};
 
 /// The version of every table; part of its name.
-pub(crate) const INDEX_VERSION: u8 = 2;
+pub(crate) const INDEX_VERSION: u8 = 3;
 /// Bytes of a row's check.
 const CHECK_BYTES: usize = 8;
 /// Locations of one pending seen head: 16 GiB of openings.
@@ -73,17 +73,17 @@ impl Table {
     /// Its name, with the version.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::State => "state.2",
-            Self::Contexts => "contexts.2",
-            Self::ContextIds => "context_ids.2",
-            Self::Paths => "paths.2",
-            Self::Accumulators => "accumulators.2",
-            Self::Runs => "runs.2",
-            Self::Tiles => "tiles.2",
-            Self::Payloads => "payloads.2",
-            Self::Requests => "requests.2",
-            Self::Directory => "directory.2",
-            Self::Retired => "retired.2",
+            Self::State => "state.3",
+            Self::Contexts => "contexts.3",
+            Self::ContextIds => "context_ids.3",
+            Self::Paths => "paths.3",
+            Self::Accumulators => "accumulators.3",
+            Self::Runs => "runs.3",
+            Self::Tiles => "tiles.3",
+            Self::Payloads => "payloads.3",
+            Self::Requests => "requests.3",
+            Self::Directory => "directory.3",
+            Self::Retired => "retired.3",
         }
     }
 }
@@ -432,6 +432,8 @@ pub(crate) struct StateRow {
     pub(crate) made_at_ns: u64,
     /// The key whose heads count.
     pub(crate) origin: String,
+    /// Where the records lie that lead to it from the pinned key.
+    pub(crate) trust: Vec<Location>,
 }
 
 /// The key of the one row of `state`.
@@ -459,12 +461,12 @@ impl StateRow {
         }
         let origin = u16::try_from(self.origin.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&origin.to_le_bytes());
-        for places in [&self.pending, &self.loose] {
+        for places in [&self.trust, &self.pending, &self.loose] {
             let count = u16::try_from(places.len()).unwrap_or(u16::MAX);
             out.extend_from_slice(&count.to_le_bytes());
         }
         out.extend_from_slice(self.origin.as_bytes());
-        for at in self.pending.iter().chain(&self.loose) {
+        for at in self.trust.iter().chain(&self.pending).chain(&self.loose) {
             out.extend(put_location(*at));
         }
         out
@@ -491,6 +493,13 @@ impl StateRow {
         let made_at_ns = r.u64("time")?;
         let origin_len = r.u16("length of the vkey")?;
         in_range("vkey in bytes", origin_len.into(), 1, VKEY_BYTES_MAX.into())?;
+        let trust_len = r.u16("records of trust")?;
+        in_range(
+            "records of trust",
+            trust_len.into(),
+            0,
+            TRUST_RECORDS_MAX as u64,
+        )?;
         let pending_len = r.u16("pending records")?;
         let loose_len = r.u16("loose records")?;
         let records = u64::from(pending_len) + u64::from(loose_len);
@@ -501,6 +510,7 @@ impl StateRow {
                 .map(|_| take_location(&mut r))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let trust = places(trust_len)?;
         let pending = places(pending_len)?;
         let loose = places(loose_len)?;
         r.finish("state")?;
@@ -521,6 +531,7 @@ impl StateRow {
             retired_bytes,
             made_at_ns,
             origin,
+            trust,
         })
     }
 }
