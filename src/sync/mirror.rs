@@ -43,6 +43,10 @@ const _: () = assert!(NODE_REQUESTS_MAX <= REQUESTS_MAX);
 pub struct RequestId(u64);
 
 impl RequestId {
+    pub(super) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number, for logs.
     #[must_use]
     pub const fn get(self) -> u64 {
@@ -397,7 +401,7 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
     }
 }
 
-fn within(what: &'static str, got: u64, max: u64) -> Result<(), SyncError> {
+pub(super) fn within(what: &'static str, got: u64, max: u64) -> Result<(), SyncError> {
     if got > max {
         return Err(LocalFault::Quota { what, got, max }.into());
     }

@@ -24,8 +24,10 @@
 //! `handle_*`, effects come out of `poll_output`; deadlines are the driver's.
 
 pub mod error;
+pub mod forgetful;
 pub mod message;
 pub mod mirror;
+pub mod sample;
 pub mod source;
 mod wire;
 
