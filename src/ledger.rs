@@ -8,6 +8,7 @@
 
 use crate::directory::{Opening, ReadDirectory};
 use crate::entry::ContextId;
+use crate::evidence::Evidence;
 use crate::hash::Hash;
 use crate::head::{HeadOrder, SignedHead};
 use crate::note::VerifierKey;
@@ -110,6 +111,18 @@ pub struct SeenHead {
     pub openings: Vec<Opening>,
 }
 
+/// That an origin has signed two histories, and whether an operator has said
+/// which of them is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkState {
+    /// BLAKE3 of the evidence file.
+    pub evidence: Hash,
+    /// What it proves, in words.
+    pub verdict: String,
+    /// True if it was said.
+    pub resolved: bool,
+}
+
 /// What a mirror knows of itself.
 pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Send + Sync {
     /// Why a read failed: always the local disk.
@@ -127,6 +140,12 @@ pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Sen
 
     /// True if a payload of more than 4 KiB is stored and still intact.
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Self::Failure>;
+
+    /// The newest evidence against the origin, if there is any.
+    fn fork(&self) -> Result<Option<ForkState>, Self::Failure>;
+
+    /// The context with this path hash, if one is known.
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, Self::Failure>;
 
     /// The key whose heads count now.
     fn origin_key(&self) -> VerifierKey;
@@ -168,6 +187,8 @@ pub enum Ingest {
     /// signed. A head that was seen under the old key and is not complete is
     /// forgotten with it.
     Rotation(SignedHead),
+    /// Proof that the origin has signed two histories.
+    Evidence(Evidence),
 }
 
 /// Told once whether something that was to be stored is durable.

@@ -9,7 +9,7 @@ use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::{HeadOrder, SignedHead};
-use crate::ledger::{EntryParts, OpenedNode, ReadLedger, ReadMirror, SeenHead};
+use crate::ledger::{EntryParts, ForkState, OpenedNode, ReadLedger, ReadMirror, SeenHead};
 use crate::note::VerifierKey;
 use crate::run::Accumulator;
 use crate::tree::{BuildError, NodeId, ReadNodes};
@@ -140,6 +140,14 @@ impl ReadMirror for View {
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
         self.payload_intact(hash)
+    }
+
+    fn fork(&self) -> Result<Option<ForkState>, StoreError> {
+        Ok(View::fork(self))
+    }
+
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, StoreError> {
+        self.name_of_path(path)
     }
 
     fn origin_key(&self) -> VerifierKey {

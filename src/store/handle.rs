@@ -7,6 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
+use super::frozen::{self, Frozen};
+use super::guard;
 use super::index::base::Alone;
 use super::index::filter::RequestFilter;
 use super::index::{Base, Index};
@@ -24,6 +26,7 @@ use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Draft};
+use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, StoreMirror};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_BYTES_MIN};
@@ -60,6 +63,11 @@ pub(super) enum Command {
         new: Box<SignerKey>,
         done: PublishDone,
     },
+    Resolve {
+        evidence: Hash,
+        root: Hash,
+        done: StoreDone,
+    },
 }
 
 /// An open store: the handle to its writer. Clones share it.
@@ -71,6 +79,8 @@ struct Inner {
     queue: Arc<Queue<Command>>,
     view: View,
     failed: Arc<OnceLock<String>>,
+    frozen: Arc<OnceLock<Frozen>>,
+    disk: Arc<dyn Disk>,
     thread: Mutex<Option<WriterThread>>,
     /// Tests wait for the indexer.
     #[cfg_attr(not(test), allow(dead_code))]
@@ -102,7 +112,9 @@ pub struct Opened {
     pub torn_bytes: u64,
     /// Bytes written again because nothing vouched for them.
     pub rewritten_bytes: u64,
-    /// The store has signed before, but `head.note` is gone.
+    /// `head.note` was there before and is gone: nobody but who can write the
+    /// store's directory does that, and perhaps with an older log in the place of
+    /// the newest. An own store skips an epoch and publishes a head at once.
     pub head_note_missing: bool,
     /// Why an index that was there was thrown away, if it was.
     pub index_discarded: Option<String>,
@@ -142,6 +154,11 @@ impl Store {
             StoreRole::Mirror => Signing::default(),
         };
         check_signer(&replayed.index, signer.as_ref())?;
+        let past = guard::look_back(&*disk, &LogReader::over(disk.clone()), &replayed)?;
+        let head_note_missing = past.note_lost;
+        if head_note_missing {
+            tracing::error!("head.note is gone: the log may be an old copy of itself");
+        }
         let bytes_read = replayed.bytes_read;
         let (mut index, log, mended) = replayed.mend(&disk, &options)?;
         if is_next {
@@ -149,15 +166,21 @@ impl Store {
             // of the old key.
             keys::install_next_origin_key(&*disk)?;
         }
+        if past.thawed
+            && let Err(error) = frozen::clear(&*disk)
+        {
+            // Next time it says the same.
+            tracing::warn!(%error, "frozen.note was not removed");
+        }
         let filter = Arc::new(RequestFilter::new());
         index.below.filter = Some(filter.clone());
-        let head_note_missing = index.published.head().is_some() && mended.head_note.is_none();
         let (torn_bytes, rewritten_bytes) = (mended.torn_bytes, mended.rewritten_bytes);
         let covered = index.covered();
         let index = Arc::new(RwLock::new(index));
         let view = View::new(index.clone(), LogReader::over(disk.clone()));
+        view.write_evidence(&*disk);
         let queue = Arc::new(Queue::new());
-        let failed = Arc::new(OnceLock::new());
+        let (failed, frozen) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let indexer = Indexer::start(Work {
             keeper,
             index: index.clone(),
@@ -169,13 +192,13 @@ impl Store {
             filter,
         })?;
         let writer = Writer::new(
-            disk,
+            disk.clone(),
             options,
             signer,
-            (queue.clone(), failed.clone()),
+            (queue.clone(), failed.clone(), frozen.clone()),
             (index, view.clone(), indexer),
             log,
-            &mended,
+            (&mended, past),
             lock,
         );
         let thread = thread::Builder::new()
@@ -187,6 +210,8 @@ impl Store {
             queue,
             view,
             failed,
+            frozen,
+            disk,
             thread,
             mailbox,
         }));
@@ -242,6 +267,25 @@ impl Store {
         self.0.failed.get().map(String::as_str)
     }
 
+    /// What froze the store, if something has.
+    #[must_use]
+    pub fn frozen(&self) -> Option<Frozen> {
+        self.0.frozen.get().copied()
+    }
+
+    /// From here on nothing is stored or signed; `notes` say why, also to
+    /// whoever opens the store next.
+    pub(super) fn freeze(&self, frozen: Frozen, notes: &[Vec<u8>]) {
+        if self.0.frozen.set(frozen).is_err() {
+            return;
+        }
+        tracing::error!(%frozen, "frozen");
+        if let Err(error) = frozen::write(&*self.0.disk, notes) {
+            tracing::error!(%error, "frozen.note was not written");
+        }
+        self.0.queue.nudge();
+    }
+
     /// Queues an append; `done` hears of it when it is durable. With `wait`,
     /// waits for room in the queue; otherwise a full queue is [`StoreError::Busy`].
     pub fn submit(&self, drafts: Vec<(ContextId, Draft)>, wait: bool, done: AppendDone) {
@@ -278,6 +322,9 @@ impl Store {
     }
 
     pub(super) fn closed(&self) -> StoreError {
+        if let Some(frozen) = self.frozen() {
+            return frozen.into();
+        }
         match self.failure() {
             Some(reason) => StoreError::Failed {
                 reason: reason.to_owned(),
@@ -305,7 +352,7 @@ impl Store {
             Ingest::Span { span, payloads } => span_cost(span, payloads),
             Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
             Ingest::Seen(seen) => seen.openings.len() * 96,
-            Ingest::Complete(_) | Ingest::Rotation(_) => 0,
+            Ingest::Complete(_) | Ingest::Rotation(_) | Ingest::Evidence(_) => 0,
         };
         let item = Box::new(item);
         self.queue(cost, Command::Ingest { item, done });
@@ -445,7 +492,7 @@ fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreEr
 pub(super) fn refuse(command: Command, error: &StoreError) {
     match command {
         Command::Append { done, .. } => done(Err(error.clone().into())),
-        Command::Ingest { done, .. } => done(Err(error.clone())),
+        Command::Ingest { done, .. } | Command::Resolve { done, .. } => done(Err(error.clone())),
         Command::Load { done, .. } => done(Err(error.clone().into())),
         Command::Publish { done } | Command::Rotate { done, .. } => done(Err(error.clone())),
     }

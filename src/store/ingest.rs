@@ -157,6 +157,7 @@ impl<'i> IngestPlan<'i> {
             let effect = Effect::Context {
                 number,
                 id: id.clone(),
+                at: Location::default(),
             };
             self.add(RecordType::Context, effect, |out| {
                 body::put_context(number, id, out);

@@ -393,16 +393,35 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
         Ok((header.kind, bytes))
     }
 
-    /// What the last record of a group, at `last`, says of all bytes before its
-    /// end.
-    pub(crate) fn cover_at(&self, last: Position) -> Result<Cover, StoreError> {
-        let segment = self.segment(last.segment())?;
+    /// The header of the record at `at`, and where the next record of the log
+    /// begins, if there is one.
+    pub(crate) fn step(&self, at: Position) -> Result<(RecordHeader, Position), StoreError> {
+        let header = self.header_at(at)?;
+        let next = if header.kind == RecordType::Seal {
+            at.segment()
+                .checked_add(1)
+                .map(|next| Position::new(next, SEGMENT_HEADER_LEN))
+        } else {
+            at.forward((RECORD_HEADER_BYTES + header.padded_len()) as u64)
+        };
+        let next = next.ok_or_else(|| no_record(at, "a record reaches beyond its segment"))?;
+        Ok((header, next))
+    }
+
+    fn header_at(&self, at: Position) -> Result<RecordHeader, StoreError> {
+        let segment = self.segment(at.segment())?;
         let mut header = [0; RECORD_HEADER_BYTES];
         segment
             .file
-            .read_at(u64::from(last.offset()), &mut header)
+            .read_at(u64::from(at.offset()), &mut header)
             .map_err(|error| StoreError::io("read a record", error))?;
-        let header = vouched(&segment, last, &header)?;
+        vouched(&segment, at, &header)
+    }
+
+    /// What the last record of a group, at `last`, says of all bytes before its
+    /// end.
+    pub(crate) fn cover_at(&self, last: Position) -> Result<Cover, StoreError> {
+        let header = self.header_at(last)?;
         let (header, bytes) = self.record(last, header.padded_len())?;
         let end = last.forward(bytes.len() as u64);
         match end {

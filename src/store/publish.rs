@@ -38,6 +38,10 @@ impl Writer {
         &mut self,
         next: Option<&SignerKey>,
     ) -> Result<SignedHead, StoreError> {
+        if let Some(error) = self.stopped() {
+            return Err(error);
+        }
+        self.first_note()?;
         if self.in_doubt {
             self.second_opinion()?;
             self.in_doubt = false;
@@ -107,6 +111,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Before a second head is signed the first one is in `head.note`, durable.
+    /// So no crash leaves a log of two heads without the file, and one that is
+    /// found so has lost it.
+    fn first_note(&mut self) -> Result<(), StoreError> {
+        let (true, Some(note)) = (!self.note_there, &self.note_due) else {
+            return Ok(());
+        };
+        let made = note.replace(&*self.disk);
+        made.map_err(|error| StoreError::io("make head.note", error))?;
+        self.note_there = true;
+        self.note_at = Some(Instant::now());
+        self.note_due = None;
+        Ok(())
+    }
+
     /// A `head.note` that cannot be replaced is behind, which is safe.
     pub(super) fn replace_note(&mut self, now: Instant) {
         let Some(note) = self.note_due.take() else {
@@ -116,6 +135,8 @@ impl Writer {
         if let Err(error) = note.replace(&*self.disk) {
             tracing::warn!(%error, "head.note not replaced");
             self.note_due = Some(note);
+        } else {
+            self.note_there = true;
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::body::{self, StoreRole};
 use super::index::base::Reader;
+use super::index::forks::Fork;
 use super::index::{
     ApplyError, Base, Cover, Effect, FactsBuilder, Inconsistency, Index, IndexError, Location,
     StateRow, request_key,
@@ -186,7 +187,7 @@ impl Index {
                 if self.by_id(&id)?.is_some() {
                     return Err(ApplyError::rule("a context is named twice"));
                 }
-                Effect::Context { number, id }
+                Effect::Context { number, id, at }
             }
             RecordType::Run => {
                 let (number, run) = body::get_run(bytes)?;
@@ -203,6 +204,7 @@ impl Index {
                     id,
                     size,
                     root,
+                    at,
                 }
             }
             RecordType::Payload => {
@@ -239,7 +241,12 @@ impl Index {
                 Effect::Note { head, at }
             }
             RecordType::Evidence => {
-                return Err(ApplyError::rule("evidence is written by a newer build"));
+                let fork = Box::new(Fork::open(self, bytes, at).map_err(ApplyError::rule)?);
+                Effect::Evidence { fork, at }
+            }
+            RecordType::Resolved => {
+                let (evidence, root) = body::get_resolved(bytes)?;
+                Effect::Resolved { evidence, root, at }
             }
         };
         self.apply(effect)

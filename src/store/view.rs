@@ -28,7 +28,7 @@ use crate::tree::{BuildError, LeafIndex, ReadNodes, TiledError, TiledNodes, Tree
 /// Leaf hashes room is made for ahead of reading them.
 const LEAVES_HINT_MAX: usize = 4096;
 /// Names looked at in one step while contexts are listed.
-const NAMES_STEP_MAX: usize = 1024;
+pub(super) const NAMES_STEP_MAX: usize = 1024;
 /// Looks at the newest head before a directory that changes all the time is
 /// given up on.
 const HEAD_LOOKS_MAX: usize = 8;
@@ -64,6 +64,10 @@ impl View {
     pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
         // The writer applies an effect whole or fails the store.
         self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn log(&self) -> &LogReader {
+        &self.log
     }
 
     /// Own store or mirror.
@@ -119,7 +123,7 @@ impl View {
     }
 
     /// Names after `after`, in order, at most `limit` of them.
-    fn names_after(
+    pub(super) fn names_after(
         &self,
         after: Option<&ContextId>,
         limit: usize,

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
+use super::frozen::Frozen;
 use super::growth::Growth;
+use super::guard::Past;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::hasher::Hasher;
 use super::head_note::HeadNote;
@@ -45,12 +47,20 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 /// Pause after a head that folding needed could not be published.
 const FOLD_RETRY: Duration = Duration::from_secs(1);
 
+/// Where requests come from, and what ends that.
+pub(super) type Stops = (
+    Arc<Queue<Command>>,
+    Arc<OnceLock<String>>,
+    Arc<OnceLock<Frozen>>,
+);
+
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) options: StoreOptions,
     pub(super) signer: Option<SignerKey>,
     pub(super) queue: Arc<Queue<Command>>,
     pub(super) failed: Arc<OnceLock<String>>,
+    pub(super) frozen: Arc<OnceLock<Frozen>>,
     pub(super) index: Arc<RwLock<Index>>,
     pub(super) view: View,
     pub(super) indexer: Indexer,
@@ -64,13 +74,16 @@ pub(super) struct Writer {
     pub(super) next_epoch: u64,
     /// Recovery changed the log: the next head needs a second opinion.
     pub(super) in_doubt: bool,
-    /// Recovery cut what may have been a signed head; the epoch that was skipped
-    /// for it is forgotten unless a later one becomes durable.
+    /// Recovery cut what may have been a signed head, or `head.note` is gone; the
+    /// epoch that was skipped for it is forgotten unless a later one becomes
+    /// durable.
     pub(super) epoch_at_stake: bool,
     pub(super) head_at: Instant,
     pub(super) note_at: Option<Instant>,
     /// A newer note than the one in the file.
     pub(super) note_due: Option<HeadNote>,
+    /// `head.note` is durable, or there is nothing to be in it.
+    pub(super) note_there: bool,
     pub(super) mark_due: Option<Instant>,
     pub(super) _lock: Box<dyn DiskLock>,
 }
@@ -81,10 +94,10 @@ impl Writer {
         disk: Arc<dyn Disk>,
         options: StoreOptions,
         signer: Option<SignerKey>,
-        (queue, failed): (Arc<Queue<Command>>, Arc<OnceLock<String>>),
+        (queue, failed, frozen): Stops,
         (index, view, indexer): (Arc<RwLock<Index>>, View, Indexer),
         log: LogWriter,
-        mended: &Mended,
+        (mended, past): (&Mended, Past),
         lock: Box<dyn DiskLock>,
     ) -> Self {
         let newest = view.head();
@@ -97,8 +110,8 @@ impl Writer {
             .as_ref()
             .and_then(|note| view.index().chain.open_any(&note.note))
             .map_or(0, |head| head.head().epoch);
-        let cut = u64::from(mended.torn_bytes > 0);
         let own = signer.is_some();
+        let skip = u64::from(mended.torn_bytes > 0 || (own && past.note_lost));
         let fold_at = later(Instant::now(), options.checkpoint_every);
         Self {
             disk,
@@ -106,6 +119,7 @@ impl Writer {
             signer,
             queue,
             failed,
+            frozen,
             index,
             view,
             indexer,
@@ -114,12 +128,13 @@ impl Writer {
             log,
             hasher: Hasher::default(),
             term: logged.0,
-            next_epoch: logged.1.max(noted).saturating_add(1 + cut),
+            next_epoch: logged.1.max(noted).saturating_add(1 + skip),
             in_doubt: mended.was_unclean(),
-            epoch_at_stake: cut > 0 && own,
+            epoch_at_stake: skip > 0 && own,
             head_at: Instant::now(),
             note_at: None,
-            note_due: None,
+            note_there: past.note_missing.is_none(),
+            note_due: past.note_missing,
             mark_due: None,
             _lock: lock,
         }
@@ -131,6 +146,7 @@ impl Writer {
             failed: self.failed.clone(),
             listener: self.options.listener.clone(),
         };
+        self.replace_note(Instant::now());
         if self.epoch_at_stake
             && let Err(error) = self.publish()
         {
@@ -145,6 +161,9 @@ impl Writer {
                 Taken::Some(commands) => self.handle(commands),
                 Taken::Idle => (),
                 Taken::Closed => break,
+            }
+            if self.frozen.get().is_some() {
+                return self.thaw_never();
             }
             self.timers(Instant::now());
             self.fold_if_due(Instant::now());
@@ -211,13 +230,8 @@ impl Writer {
     fn handle(&mut self, commands: Vec<Command>) {
         let mut waiting: VecDeque<Command> = commands.into();
         while let Some(command) = waiting.pop_front() {
-            if let Some(reason) = self.failed.get() {
-                refuse(
-                    command,
-                    &StoreError::Failed {
-                        reason: reason.clone(),
-                    },
-                );
+            if let Some(error) = self.stopped() {
+                refuse(command, &error);
                 continue;
             }
             match command {
@@ -232,6 +246,11 @@ impl Writer {
                 Command::Load { step, done } => done(self.load(step)),
                 Command::Publish { done } => done(self.publish()),
                 Command::Rotate { new, done } => done(self.rotate(*new)),
+                Command::Resolve {
+                    evidence,
+                    root,
+                    done,
+                } => done(self.resolve(evidence, root)),
             }
         }
     }
@@ -272,8 +291,8 @@ impl Writer {
         }
     }
 
-    /// Takes spans at the front into one group. A seen head, a complete head and
-    /// a rotation are groups of their own: each is about the state before it.
+    /// Takes spans at the front into one group. Everything else is a group of
+    /// its own: it is about the state before it.
     fn ingest_group(&mut self, waiting: &mut VecDeque<Command>) {
         let mut answers: Vec<StoreDone> = Vec::new();
         let mut head = None;
@@ -292,8 +311,8 @@ impl Writer {
                     match *item {
                         Ingest::Span { span, payloads } => plan.span(&span, &payloads),
                         Ingest::Payloads(payloads) => plan.payloads(&payloads),
-                        item @ (Ingest::Seen(_) | Ingest::Complete(_) | Ingest::Rotation(_)) => {
-                            head = Some((item, done));
+                        alone => {
+                            head = Some((alone, done));
                             break;
                         }
                     }
@@ -318,6 +337,9 @@ impl Writer {
             }
             Some((Ingest::Rotation(head), done)) => {
                 done(outcome.and_then(|()| self.note(&head)));
+            }
+            Some((Ingest::Evidence(evidence), done)) => {
+                done(outcome.and_then(|()| self.evidence(&evidence)));
             }
             _ => (),
         }
@@ -379,6 +401,9 @@ impl Writer {
             touched,
             ..
         } = planned;
+        if let Some(frozen) = self.frozen.get() {
+            return Err((*frozen).into());
+        }
         let hashing = self.hasher.start(unhashed, group.len());
         let start = if group.is_empty() {
             self.log.end()
@@ -483,15 +508,36 @@ impl Writer {
         StoreError::Failed { reason }
     }
 
+    /// Why nothing is stored any more, if that is so.
+    pub(super) fn stopped(&self) -> Option<StoreError> {
+        let frozen = self.frozen.get().map(|frozen| (*frozen).into());
+        let failed = || {
+            let reason = self.failed.get()?.clone();
+            Some(StoreError::Failed { reason })
+        };
+        frozen.or_else(failed)
+    }
+
+    /// Frozen: whoever listens hears it, and nothing is written any more, not
+    /// even what a clean close would write.
+    fn thaw_never(self) -> Result<(), StoreError> {
+        if let Some(listener) = &self.options.listener {
+            (listener.0)(Change::Failed);
+        }
+        self.die()
+    }
+
     /// Refuses everything that still waits.
     fn die(self) -> Result<(), StoreError> {
-        let reason = self.failed.get().cloned().unwrap_or_default();
-        let error = StoreError::Failed { reason };
+        let error = self.stopped().unwrap_or(StoreError::Closed);
         refuse_all(&self.queue, &error);
         Err(error)
     }
 
     fn close(mut self) -> Result<(), StoreError> {
+        if self.frozen.get().is_some() {
+            return self.thaw_never();
+        }
         let mut outcome = Ok(());
         if self.signer.is_some() {
             let due = {
@@ -505,6 +551,7 @@ impl Writer {
         self.replace_note(Instant::now());
         // The voucher for everything before it; durable with the last sync.
         if self.mark_due.is_some()
+            && self.frozen.get().is_none()
             && let Err(error) = self.log.write(mark())
         {
             outcome = outcome.and(Err(self.note_failure(error)));

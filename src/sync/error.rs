@@ -109,6 +109,14 @@ pub enum PeerFault {
         /// Why the span was refused.
         error: RunError,
     },
+    /// An entry that is not under its context's root.
+    #[error("entry {sequence} of context {context} is not under its root")]
+    Inclusion {
+        /// The context.
+        context: String,
+        /// The entry.
+        sequence: u64,
+    },
     /// A payload that is not the one asked for.
     #[error("payload {hash} has other bytes")]
     Payload {

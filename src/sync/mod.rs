@@ -38,6 +38,7 @@ mod tests;
 
 pub use error::{LocalFault, OriginFault, PeerFault, SyncError};
 pub use mirror::{Mirror, MirrorLimits, Outcome, Output, Report, RequestId, StoreToken};
+pub use sample::{SampleOutput, SampleReport, Sampler};
 pub use source::{Answer, SourceError, answer};
 
 /// Bytes of spans after which a source ends an answer: the span that reaches

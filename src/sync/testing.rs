@@ -18,7 +18,8 @@ use crate::entry::{ContextId, Draft, leaf_hash};
 use crate::hash::{self, Hash};
 use crate::head::{Head, HeadOrder, SignedHead, sign_head};
 use crate::ledger::{
-    EntryParts, Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror, WhenStored,
+    EntryParts, ForkState, Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror,
+    WhenStored,
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
@@ -259,6 +260,7 @@ struct MirrorState {
     payloads: BTreeSet<Hash>,
     directory: MemoryDirectory,
     rotations: Vec<SignedHead>,
+    forks: Vec<ForkState>,
     items: usize,
 }
 
@@ -330,6 +332,11 @@ impl FakeMirror {
                 state.directory.add(&update);
                 state.complete = Some(head);
             }
+            Ingest::Evidence(evidence) => state.forks.push(ForkState {
+                evidence: evidence.hash(),
+                verdict: evidence.verify(signer(1).verifier()).unwrap().to_string(),
+                resolved: false,
+            }),
             Ingest::Rotation(head) => {
                 state.pending = None;
                 state.rotations.push(head);
@@ -391,6 +398,16 @@ impl ReadMirror for FakeMirror {
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Infallible> {
         Ok(self.0.lock().unwrap().payloads.contains(hash))
+    }
+
+    fn fork(&self) -> Result<Option<ForkState>, Infallible> {
+        Ok(self.0.lock().unwrap().forks.last().cloned())
+    }
+
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, Infallible> {
+        let state = self.0.lock().unwrap();
+        let mut ids = state.accumulators.keys().map(|id| ContextId::new(id).unwrap());
+        Ok(ids.find(|id| id.path() == *path))
     }
 
     fn origin_key(&self) -> VerifierKey {

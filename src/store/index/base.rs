@@ -19,6 +19,7 @@ use redb::{
 
 use super::error::IndexError;
 use super::filter::RequestFilter;
+use super::heads::Near;
 use super::place::{Location, RequestKey, RunPlace};
 use super::rows::{self, NameRow, RowKey, Table};
 use super::tail::ContextState;
@@ -27,6 +28,7 @@ use crate::directory::{ReadDirectory, commitment};
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
+use crate::head::HeadOrder;
 use crate::store::body::StoreRole;
 use crate::tree::tile::TileId;
 
@@ -160,6 +162,39 @@ impl Reader {
         let rows = self.rows(table)?;
         guarded(|| {
             let Some(row) = rows.range_owned::<&[u8]>(..=key)?.next_back() else {
+                return Ok(None);
+            };
+            let (found, value) = row?;
+            let found = found.value().to_vec();
+            let value = self.key.open(table, &found, value.value());
+            let value = value.ok_or(IndexError::Row { table })?.to_vec();
+            Ok(Some((found, value)))
+        })
+    }
+
+    /// The heads on both sides of a place.
+    pub(super) fn near(&self, order: HeadOrder) -> Result<Near, IndexError> {
+        let table = Table::Heads;
+        let key = rows::head_key(order);
+        let read = |(key, value): KeyAndValue| {
+            let order = rows::get_head_key(&key).ok_or(IndexError::Row { table })?;
+            let row = rows::get_head(&value);
+            let row = row.map_err(|error| IndexError::Decode { table, error })?;
+            Ok::<_, IndexError>((order, row))
+        };
+        Ok(Near {
+            through: self.at_or_before(table, &key)?.map(read).transpose()?,
+            after: self.after(table, &key)?.map(read).transpose()?,
+        })
+    }
+
+    /// The first row behind `key`, and its key.
+    fn after(&self, table: Table, key: &[u8]) -> Result<Option<KeyAndValue>, IndexError> {
+        use std::ops::Bound;
+        let rows = self.rows(table)?;
+        guarded(|| {
+            let behind = (Bound::Excluded(key), Bound::Unbounded);
+            let Some(row) = rows.range_owned::<&[u8]>(behind)?.next() else {
                 return Ok(None);
             };
             let (found, value) = row?;

@@ -6,11 +6,13 @@
 //! store, is told from a row that was written. It does not tell an old row from
 //! a new one; that is done by the directory (`base`).
 
+use super::heads::HeadRow;
 use super::place::{KEYS_PER_RUN_MAX, KeySet, Location, RequestKey, RunPlace};
 use super::tail::ContextState;
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
+use crate::head::HeadOrder;
 use crate::limits::{RUN_ENTRIES_MAX, SEQUENCE_MAX, TRUST_RECORDS_MAX};
 use crate::run::Accumulator;
 use crate::store::record::{Position, Short};
@@ -52,11 +54,13 @@ pub(crate) enum Table {
     Directory = 10,
     /// Order of retirement: node hashes.
     Retired = 11,
+    /// Term, epoch: head.
+    Heads = 12,
 }
 
 impl Table {
     /// All tables.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::State,
         Self::Contexts,
         Self::ContextIds,
@@ -68,6 +72,7 @@ impl Table {
         Self::Requests,
         Self::Directory,
         Self::Retired,
+        Self::Heads,
     ];
 
     /// Its name, with the version.
@@ -84,6 +89,7 @@ impl Table {
             Self::Requests => "requests.3",
             Self::Directory => "directory.3",
             Self::Retired => "retired.3",
+            Self::Heads => "heads.3",
         }
     }
 }
@@ -224,13 +230,10 @@ pub(crate) fn get_name(value: &[u8]) -> Result<NameRow, DecodeError> {
     ContextId::decode(value).map(NameRow::Context)
 }
 
-/// Behind the accumulator of a number without a name. A row of `context_ids`
-/// from before the name does not fit an accumulator from after it, nor the
-/// other way round.
-const UNNAMED: &[u8] = &[0];
-
-/// Lamport, last time, request ids, bytes of runs, bytes of payloads, frontier;
-/// whether it has no name.
+/// Lamport, last time, request ids, bytes of runs, bytes of payloads, since when
+/// it exists, frontier. A number without a name has never existed: a row of
+/// `context_ids` from before the name does not fit an accumulator from after it,
+/// nor the other way round.
 pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     for field in [
@@ -239,13 +242,11 @@ pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
         state.requests,
         state.run_bytes,
         state.payload_bytes,
+        state.since.as_u64(),
     ] {
         out.extend_from_slice(&field.to_le_bytes());
     }
     out.extend_from_slice(&state.after.frontier.to_bytes());
-    if state.name.is_none() {
-        out.extend_from_slice(UNNAMED);
-    }
     out
 }
 
@@ -260,14 +261,13 @@ pub(crate) fn get_accumulator(
     let requests = r.u64("request ids")?;
     let run_bytes = r.u64("bytes of runs")?;
     let payload_bytes = r.u64("bytes of payloads")?;
-    let rest = r.rest();
-    let frontier = match name {
-        Some(_) => rest,
-        None => rest.strip_suffix(UNNAMED).ok_or(DecodeError::Invalid {
-            what: "the accumulator of a context that has a name",
-        })?,
-    };
-    let frontier = Frontier::from_bytes(frontier)?;
+    let since = Position::from_u64(r.u64("since when")?);
+    if name.is_some() != (since != Position::default()) {
+        return Err(DecodeError::Invalid {
+            what: "an accumulator and a name that do not belong together",
+        });
+    }
+    let frontier = Frontier::from_bytes(r.rest())?;
     let after = Accumulator {
         frontier,
         lamport,
@@ -276,6 +276,7 @@ pub(crate) fn get_accumulator(
     Ok(ContextState {
         number,
         name,
+        since,
         after,
         requests,
         run_bytes,
@@ -396,6 +397,41 @@ pub(crate) fn get_retired(value: &[u8]) -> Result<RetiredRow, DecodeError> {
         at_ns: r.u64("time of retirement")?,
         bytes: r.u64("bytes of retired nodes")?,
         nodes: get_hashes(r.rest())?,
+    })
+}
+
+/// Heads ascend in byte order.
+pub(crate) fn head_key(order: HeadOrder) -> [u8; 16] {
+    run_key(order.term, order.epoch)
+}
+
+pub(crate) fn get_head_key(key: &[u8]) -> Option<HeadOrder> {
+    let (term, epoch) = get_run_key(key)?;
+    Some(HeadOrder { term, epoch })
+}
+
+/// Location, position covered, time, whether it is the first of its minute.
+pub(crate) fn put_head(row: &HeadRow) -> Vec<u8> {
+    let mut out = put_location(row.at);
+    out.extend_from_slice(&row.covered.as_u64().to_le_bytes());
+    out.extend_from_slice(&row.time_ns.to_le_bytes());
+    out.push(u8::from(row.first));
+    out
+}
+
+pub(crate) fn get_head(value: &[u8]) -> Result<HeadRow, DecodeError> {
+    let mut r = Reader::new(value);
+    let at = take_location(&mut r)?;
+    let covered = Position::from_u64(r.u64("position covered")?);
+    let time_ns = r.u64("time of a head")?;
+    let first = r.u8("first of its minute")?;
+    in_range("first of its minute", first.into(), 0, 1)?;
+    r.finish("head")?;
+    Ok(HeadRow {
+        at,
+        covered,
+        time_ns,
+        first: first == 1,
     })
 }
 

@@ -8,6 +8,7 @@
 //! * a key counts from the rotation that brought it up to, and with, the one
 //!   that ended it. So a head is judged under the key of its place.
 
+use super::forks::Fork;
 use super::{ApplyError, Effect, Inconsistency, Index, IndexError, Location, StoreRole};
 use crate::head::{Head, HeadOrder, SignedHead};
 use crate::limits::{ROTATIONS_MAX, TRUST_RECORDS_MAX};
@@ -144,6 +145,18 @@ impl TrustedKeys {
         Ok(())
     }
 
+    /// The last head that a key of the chain counted for, if it counts no more.
+    pub(crate) fn ended(&self, key: &VerifierKey) -> Option<HeadOrder> {
+        let reign = self.reigns().find(|reign| reign.key == key)?;
+        reign.until.map(SignedHead::order)
+    }
+
+    /// A chain that goes on with a rotation that is in no log, if it fits.
+    pub(crate) fn extend(&mut self, head: &SignedHead) {
+        // One that does not fit leads nowhere.
+        let _ = self.push(head.clone(), Position::from_u64(u64::MAX));
+    }
+
     /// Takes a rotation over, whose record lies at `at`.
     fn push(&mut self, head: SignedHead, at: Position) -> Result<(), Inconsistency> {
         self.check(&head).map_err(Inconsistency::Rule)?;
@@ -256,6 +269,17 @@ impl Index {
                 (RecordType::Note, StoreRole::Mirror) => {
                     let head = Box::new(self.chain.open(&bytes).map_err(|_| wrong())?);
                     self.apply(Effect::Note { head, at: *at })
+                }
+                (RecordType::Evidence, StoreRole::Mirror) => {
+                    let fork = Fork::open(self, &bytes, *at).map_err(|_| wrong())?;
+                    self.apply(Effect::Evidence {
+                        fork: Box::new(fork),
+                        at: *at,
+                    })
+                }
+                (RecordType::Resolved, StoreRole::Mirror) => {
+                    let (evidence, _) = body::get_resolved(&bytes).map_err(|_| wrong())?;
+                    self.mark_resolved(&evidence, *at)
                 }
                 _ => return Err(wrong()),
             };
