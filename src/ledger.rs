@@ -64,7 +64,8 @@ pub trait ReadLedger: Send + Sync {
 
     /// An entry's header and its inline payload, which is empty for one of more
     /// than 4 KiB. `None` if there is no such entry in the newest head.
-    fn entry_parts(&self, id: &ContextId, sequence: u64) -> Result<Option<EntryParts>, Self::Error>;
+    fn entry_parts(&self, id: &ContextId, sequence: u64)
+    -> Result<Option<EntryParts>, Self::Error>;
 }
 
 /// One context at one size, as an archive is made of it.

@@ -126,7 +126,10 @@ impl State {
         if span.start() != own || span.end() > size {
             return Err(ForgetfulError::OutOfOrder("a span out of place"));
         }
-        if !span.outside_payloads().iter().all(|(hash, _)| self.payloads.contains(hash))
+        if !span
+            .outside_payloads()
+            .iter()
+            .all(|(hash, _)| self.payloads.contains(hash))
             && self.payloads_order.len() < CHECKED_PAYLOADS_MAX
         {
             return Err(ForgetfulError::OutOfOrder("a span before its payloads"));
@@ -194,7 +197,11 @@ impl ReadMirror for Forgetful {
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, ForgetfulError> {
         let state = self.state();
-        Ok(state.under_way.get(id.as_str()).cloned().unwrap_or_default())
+        Ok(state
+            .under_way
+            .get(id.as_str())
+            .cloned()
+            .unwrap_or_default())
     }
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, ForgetfulError> {

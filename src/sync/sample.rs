@@ -59,7 +59,7 @@ pub enum SampleOutput {
         frame: Vec<u8>,
     },
     /// Everything that was picked has been checked.
-    Done(SampleReport),
+    Done(Box<SampleReport>),
     /// Something did not hold, or could not be had.
     Fail(SyncError),
 }
@@ -207,7 +207,8 @@ impl Sampler {
         let request = RequestId::new(self.next_request);
         self.next_request += 1;
         self.requests.insert(request, asked);
-        self.outputs.push_back(SampleOutput::Send { request, frame });
+        self.outputs
+            .push_back(SampleOutput::Send { request, frame });
         Ok(())
     }
 
@@ -408,14 +409,15 @@ impl Sampler {
             return self.pump();
         }
         self.ended = true;
-        self.outputs.push_back(SampleOutput::Done(SampleReport {
-            origin: self.origin.name().clone(),
-            head: self.head.take(),
-            entries: self.report.0,
-            contexts: self.contexts.len() as u64,
-            payload_bytes: self.report.1,
-            received_bytes: self.report.2,
-        }));
+        self.outputs
+            .push_back(SampleOutput::Done(Box::new(SampleReport {
+                origin: self.origin.name().clone(),
+                head: self.head.take(),
+                entries: self.report.0,
+                contexts: self.contexts.len() as u64,
+                payload_bytes: self.report.1,
+                received_bytes: self.report.2,
+            })));
         Ok(())
     }
 

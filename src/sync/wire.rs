@@ -295,7 +295,12 @@ impl Inclusion {
         let (header, payload) = (self.header.into_vec(), self.payload.into_vec());
         let (header_max, payload_max) = (HEADER_BYTES_MAX as u64, PAYLOAD_INLINE_BYTES_MAX as u64);
         in_range("header in bytes", header.len() as u64, 1, header_max)?;
-        in_range("inline payload in bytes", payload.len() as u64, 0, payload_max)?;
+        in_range(
+            "inline payload in bytes",
+            payload.len() as u64,
+            0,
+            payload_max,
+        )?;
         Ok(Reply::Inclusion {
             context,
             sequence,

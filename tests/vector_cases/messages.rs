@@ -150,7 +150,11 @@ pub(crate) fn wire() -> Value {
             "request",
             "0600000005036374780605",
         ),
-        ("Inclusion?, sequence 0", "request", "0600000006036374780005"),
+        (
+            "Inclusion?, sequence 0",
+            "request",
+            "0600000006036374780005",
+        ),
         (
             "Inclusion?, sequence above size",
             "request",

@@ -107,7 +107,11 @@ impl Outside {
     }
 }
 
-fn check_payload(context: &Opening, (hash, len): (Hash, u32), bytes: &[u8]) -> Result<(), SyncError> {
+fn check_payload(
+    context: &Opening,
+    (hash, len): (Hash, u32),
+    bytes: &[u8],
+) -> Result<(), SyncError> {
     if hash::content(bytes) != hash {
         return Err(PeerFault::Payload { hash }.into());
     }
