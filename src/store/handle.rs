@@ -8,13 +8,13 @@ use std::thread::{self, JoinHandle};
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
 use super::frozen::{self, Frozen};
-use super::guard;
+use super::guard::{self, Past};
 use super::index::base::Alone;
 use super::index::filter::RequestFilter;
 use super::index::{Base, Index};
 use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
-use super::keeper::Keeper;
+use super::keeper::{Found, Keeper};
 use super::keys;
 use super::layout;
 use super::load::{LoadDone, LoadStep};
@@ -148,15 +148,15 @@ impl Store {
         }
         let lock = disk.lock("lock").map_err(StoreError::from_lock)?;
         let mailbox = Arc::new(Mailbox::default());
-        let (replayed, keeper, index_discarded) = read_log(&disk, &options, &mailbox)?;
+        let (read, past) = read_and_look_back(&disk, &options, &mailbox)?;
+        let (replayed, keeper, index_discarded) = read;
         let Signing { signer, is_next } = match replayed.index.role {
             StoreRole::Own => signer(replayed.index.origin())?,
             StoreRole::Mirror => Signing::default(),
         };
         check_signer(&replayed.index, signer.as_ref())?;
-        let past = guard::look_back(&*disk, &LogReader::over(disk.clone()), &replayed)?;
         let head_note_missing = past.note_lost;
-        if head_note_missing {
+        if head_note_missing && replayed.index.role == StoreRole::Own {
             tracing::error!("head.note is gone: the log may be an old copy of itself");
         }
         let bytes_read = replayed.bytes_read;
@@ -417,13 +417,16 @@ impl Drop for Inner {
     }
 }
 
+/// A log that was read, its index, and why one that was there was thrown away.
+type Read = (Replayed, Keeper, Option<String>);
+
 /// Reads the log behind what the index covers; all of it, into a new index, if
 /// there is none or it is not good.
 fn read_log(
     disk: &Arc<dyn Disk>,
     options: &StoreOptions,
     mailbox: &Arc<Mailbox>,
-) -> Result<(Replayed, Keeper, Option<String>), StoreError> {
+) -> Result<Read, StoreError> {
     layout::remove_temporaries(&**disk)?;
     let of = layout::peek(&**disk)?;
     let mut keeper = Keeper::new(disk.clone(), mailbox.clone())?;
@@ -454,6 +457,38 @@ fn read_log(
             Err(error) => return Err(error),
         }
     }
+    read_all(options, keeper, found)
+}
+
+/// The same, and what the log says of `head.note` and `frozen.note`.
+fn read_and_look_back(
+    disk: &Arc<dyn Disk>,
+    options: &StoreOptions,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(Read, Past), StoreError> {
+    let read = read_log(disk, options, mailbox)?;
+    let look = |read: &Read| guard::look_back(&**disk, &LogReader::over(disk.clone()), &read.0);
+    match look(&read) {
+        Err(StoreError::IndexLost { reason }) => {
+            let (replayed, mut keeper, _) = read;
+            let covered = replayed.index.covered().unwrap_or_default();
+            drop(replayed);
+            keeper.let_go();
+            let found = Found {
+                discarded: Some(reason),
+                voucher: covered.end,
+                ..Found::default()
+            };
+            let read = read_all(options, keeper, found)?;
+            let past = look(&read)?;
+            Ok((read, past))
+        }
+        past => past.map(|past| (read, past)),
+    }
+}
+
+/// Reads the log from its beginning; `found` is what was left of an index.
+fn read_all(options: &StoreOptions, mut keeper: Keeper, found: Found) -> Result<Read, StoreError> {
     if let Some(reason) = &found.discarded {
         // Whoever opens hears it when it is done ([`Opened::index_discarded`]).
         tracing::info!(%reason, "the index is made anew from the log");

@@ -61,7 +61,7 @@ impl Lose for Alone {
 }
 
 /// Hears of a row: its key and its value.
-pub(super) type SeeRow<'s> = dyn FnMut(&[u8], &[u8]) -> Result<(), IndexError> + 's;
+pub(crate) type SeeRow<'s> = dyn FnMut(&[u8], &[u8]) -> Result<(), IndexError> + 's;
 type KeyAndValue = (Vec<u8>, Vec<u8>);
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
@@ -206,7 +206,7 @@ impl Reader {
     }
 
     /// Every row of a table in the order of its keys, checked.
-    pub(super) fn each(&self, table: Table, see: &mut SeeRow<'_>) -> Result<(), IndexError> {
+    pub(crate) fn each(&self, table: Table, see: &mut SeeRow<'_>) -> Result<(), IndexError> {
         let rows = self.rows(table)?;
         guarded(|| {
             for row in rows.range_owned::<&[u8]>(..)? {
