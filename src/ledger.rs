@@ -24,6 +24,9 @@ pub struct OpenedNode {
     pub openings: Vec<Opening>,
 }
 
+/// An entry's header and its inline payload.
+pub type EntryParts = (Vec<u8>, Vec<u8>);
+
 /// A ledger as a source serves it: stateless, verified, clipped to a head.
 pub trait ReadLedger: Send + Sync {
     /// Why a read failed: always the local disk, never the asker.
@@ -58,6 +61,11 @@ pub trait ReadLedger: Send + Sync {
 
     /// A payload of more than 4 KiB, by hash.
     fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// An entry's header and its inline payload, which is empty for one of more
+    /// than 4 KiB. `None` if there is no such entry in the newest head.
+    fn entry_parts(&self, id: &ContextId, sequence: u64)
+    -> Result<Option<EntryParts>, Self::Error>;
 }
 
 /// One context at one size, as an archive is made of it.
@@ -136,6 +144,9 @@ pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Sen
 
     /// The newest evidence against the origin, if there is any.
     fn fork(&self) -> Result<Option<ForkState>, Self::Failure>;
+
+    /// The context with this path hash, if one is known.
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, Self::Failure>;
 
     /// The key whose heads count now.
     fn origin_key(&self) -> VerifierKey;

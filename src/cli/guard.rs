@@ -39,7 +39,12 @@ pub(super) struct GuardArguments {
     )]
     guards: Vec<GuardPeer>,
     /// Write and sign nothing unless every --guard has answered
-    #[arg(long, global = true, env = "CONVERGE_LEDGER_REQUIRE_GUARD", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "CONVERGE_LEDGER_REQUIRE_GUARD",
+        hide_env_values = true
+    )]
     require_guard: bool,
 }
 
@@ -123,7 +128,9 @@ impl GuardArguments {
                             .await
                             .map_err(|error| error.to_string())
                     });
-                    let shown = shown.await.unwrap_or_else(|_| Err("no answer in time".into()));
+                    let shown = shown
+                        .await
+                        .unwrap_or_else(|_| Err("no answer in time".into()));
                     (guard, shown)
                 });
             }

@@ -9,7 +9,7 @@ use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
 use crate::head::{HeadOrder, SignedHead};
-use crate::ledger::{ForkState, OpenedNode, ReadLedger, ReadMirror, SeenHead};
+use crate::ledger::{EntryParts, ForkState, OpenedNode, ReadLedger, ReadMirror, SeenHead};
 use crate::note::VerifierKey;
 use crate::run::Accumulator;
 use crate::tree::{BuildError, NodeId, ReadNodes};
@@ -95,6 +95,16 @@ impl ReadLedger for View {
         }
         self.stored_payload(hash).map(Some)
     }
+
+    fn entry_parts(&self, id: &ContextId, sequence: u64) -> Result<Option<EntryParts>, StoreError> {
+        let Some(view) = self.look_up(id)? else {
+            return Ok(None);
+        };
+        if sequence == 0 || sequence > self.signed_entries(id)?.unwrap_or(0) {
+            return Ok(None);
+        }
+        self.stored_parts(&view, sequence).map(Some)
+    }
 }
 
 impl ReadDirectory for View {
@@ -134,6 +144,10 @@ impl ReadMirror for View {
 
     fn fork(&self) -> Result<Option<ForkState>, StoreError> {
         Ok(View::fork(self))
+    }
+
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, StoreError> {
+        self.name_of_path(path)
     }
 
     fn origin_key(&self) -> VerifierKey {

@@ -110,10 +110,12 @@ impl<'f> Judge<'f> {
             if rotation.old == key {
                 // It leads on to what is shown behind it.
                 self.shown.extend(&head);
-                return Ok(match self.is_newer(head.order()) {
-                    true => self.against(FrozenKind::Ahead, head.head()),
-                    false => self.against(FrozenKind::OtherText, head.head()),
-                });
+                let kind = if self.is_newer(head.order()) {
+                    FrozenKind::Ahead
+                } else {
+                    FrozenKind::OtherText
+                };
+                return Ok(self.against(kind, head.head()));
             }
         } else if self.own.ended(&key).is_some_and(|end| head.order() > end) {
             // Whoever stole a key that no longer counts can write this.
@@ -190,14 +192,16 @@ impl<'f> Judge<'f> {
         )
     }
 
-    fn against(&self, kind: FrozenKind, head: &Head) -> Judged {
+    fn against(&self, kind: FrozenKind, shown: &Head) -> Judged {
         let (held, entries) = self.held();
         Judged::Against(Frozen {
             kind,
             held,
-            shown: head.order(),
-            epochs_behind: head.epoch.saturating_sub(held.map_or(0, |held| held.epoch)),
-            entries_behind: head.entries.saturating_sub(entries),
+            shown: shown.order(),
+            epochs_behind: shown
+                .epoch
+                .saturating_sub(held.map_or(0, |held| held.epoch)),
+            entries_behind: shown.entries.saturating_sub(entries),
         })
     }
 }
@@ -210,11 +214,10 @@ fn worse(one: Frozen, other: Frozen) -> Frozen {
         FrozenKind::Takeover => 1,
         FrozenKind::OtherText => 2,
     };
-    match rank(&other).cmp(&rank(&one)) {
-        std::cmp::Ordering::Less => one,
-        std::cmp::Ordering::Greater => other,
-        std::cmp::Ordering::Equal if other.shown > one.shown => other,
-        std::cmp::Ordering::Equal => one,
+    if (rank(&other), other.shown) > (rank(&one), one.shown) {
+        other
+    } else {
+        one
     }
 }
 

@@ -156,7 +156,7 @@ impl Store {
         };
         check_signer(&replayed.index, signer.as_ref())?;
         let head_note_missing = past.note_lost;
-        if head_note_missing {
+        if head_note_missing && replayed.index.role == StoreRole::Own {
             tracing::error!("head.note is gone: the log may be an old copy of itself");
         }
         let bytes_read = replayed.bytes_read;
@@ -457,7 +457,7 @@ fn read_log(
             Err(error) => return Err(error),
         }
     }
-    read_all(disk, options, keeper, found)
+    read_all(options, keeper, found)
 }
 
 /// The same, and what the log says of `head.note` and `frozen.note`.
@@ -479,7 +479,7 @@ fn read_and_look_back(
                 voucher: covered.end,
                 ..Found::default()
             };
-            let read = read_all(disk, options, keeper, found)?;
+            let read = read_all(options, keeper, found)?;
             let past = look(&read)?;
             Ok((read, past))
         }
@@ -488,12 +488,7 @@ fn read_and_look_back(
 }
 
 /// Reads the log from its beginning; `found` is what was left of an index.
-fn read_all(
-    disk: &Arc<dyn Disk>,
-    options: &StoreOptions,
-    mut keeper: Keeper,
-    found: Found,
-) -> Result<Read, StoreError> {
+fn read_all(options: &StoreOptions, mut keeper: Keeper, found: Found) -> Result<Read, StoreError> {
     if let Some(reason) = &found.discarded {
         // Whoever opens hears it when it is done ([`Opened::index_discarded`]).
         tracing::info!(%reason, "the index is made anew from the log");

@@ -346,7 +346,11 @@ impl View {
 
     fn rotation_notes(&self) -> Vec<Vec<u8>> {
         let index = self.index();
-        index.chain.rotations().map(SignedHead::note_bytes).collect()
+        index
+            .chain
+            .rotations()
+            .map(SignedHead::note_bytes)
+            .collect()
     }
 }
 

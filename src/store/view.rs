@@ -287,6 +287,25 @@ impl View {
         Ok(runs)
     }
 
+    /// The header and the inline payload of one entry.
+    pub(super) fn stored_parts(
+        &self,
+        view: &ContextView,
+        sequence: u64,
+    ) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+        let missing = || self.lose("the index names an entry that is not there");
+        let run = view.run_of(sequence)?.ok_or_else(missing)?;
+        let body = self.run_body(view, &run)?;
+        let (_, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
+        let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
+        let at = usize::try_from(sequence.saturating_sub(run.first)).unwrap_or(usize::MAX);
+        let header = stored.headers().nth(at).ok_or_else(missing)?;
+        let entry = stored.entries().nth(at).ok_or_else(missing)?;
+        let entry = entry.map_err(|e| corrupt(run.at, e))?;
+        let payload = entry.inline_payload.unwrap_or_default();
+        Ok((header.to_vec(), payload.to_vec()))
+    }
+
     /// Where a payload lies.
     pub(super) fn payload_at(&self, hash: &Hash) -> Result<Option<Location>, StoreError> {
         let below = {

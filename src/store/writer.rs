@@ -21,9 +21,9 @@ use super::guard::Past;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::hasher::Hasher;
 use super::head_note::HeadNote;
-use super::index::{ApplyError, Index};
+use super::index::Index;
 use super::indexer::{Indexer, hold};
-use super::ingest::{IngestPlan, openings_of};
+use super::ingest::IngestPlan;
 use super::log::{LogWriter, WriteError};
 use super::plan::{Answer, Hashed, Plan, Planned};
 use super::publish::HEAD_NOTE_EVERY;
@@ -32,9 +32,8 @@ use super::record::{Group, RecordType};
 use super::recover::{FAILED_FILE, Mended};
 use super::view::View;
 use super::{Change, Listener, StoreError, StoreOptions};
-use crate::entry::ContextId;
 use crate::head::SignedHead;
-use crate::ledger::{Ingest, SeenHead};
+use crate::ledger::Ingest;
 use crate::note::SignerKey;
 
 /// Requests taken into one group.
@@ -343,52 +342,6 @@ impl Writer {
             }
             _ => (),
         }
-    }
-
-    /// A mirror's verified head. Its openings may take several groups; those
-    /// whose head never follows are ignored when they are read back.
-    fn seen(&mut self, seen: &SeenHead) -> Result<(), StoreError> {
-        let parts = openings_of(&self.view.index(), seen)?;
-        let mut parts = parts.into_iter().peekable();
-        loop {
-            let planned = {
-                let view = self.view.clone();
-                let index = view.index();
-                let mut plan = IngestPlan::new(&index, self.log.take_spare());
-                while plan.len() <= GROUP_COST_BYTES_MAX as u64 {
-                    let Some(part) = parts.next() else { break };
-                    plan.openings(part)?;
-                }
-                if parts.peek().is_none() {
-                    plan.seen(seen)?;
-                }
-                plan.finish()
-            };
-            self.commit(planned)?;
-            if parts.peek().is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// A mirror's head whose every context is present.
-    fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
-        let checked = self.view.index().check_complete(&head);
-        let (ahead, update) = checked.map_err(|error| match error {
-            ApplyError::Index(error) => error.into(),
-            ApplyError::Log(_) => StoreError::Refused("the head is not complete"),
-        })?;
-        // A context that is ahead got its runs under another seen head: its
-        // root at this head's size is recomputed.
-        for opening in ahead {
-            let id = ContextId::new(&opening.id).map_err(|_| StoreError::Refused("context id"))?;
-            if self.view.root_at(&id, opening.size)? != opening.root {
-                return Err(StoreError::Refused(
-                    "a context has another root than its head",
-                ));
-            }
-        }
-        self.put_head(head, update)
     }
 
     /// Makes a group durable, then visible. Nothing is acknowledged before. Its

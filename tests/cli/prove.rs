@@ -35,16 +35,16 @@ fn an_entry_is_proven_offline() {
         assert!(ran.text().contains(says), "{ran:?}");
     }
     // To stdout and from stdin it is the same file.
-    let ran = place
-        .run("s", &[&["prove"], &of[..]].concat())
-        .expect(0);
+    let ran = place.run("s", &[&["prove"], &of[..]].concat()).expect(0);
     assert_eq!(ran.stdout, fs::read(&header).unwrap());
     let mut stdin = command();
     stdin.args(["verify", "-", "--origin", &origin]);
     run_with(stdin, &ran.stdout).expect(0);
 
     // Somebody else's key, a changed byte, no proof at all, no file.
-    place.run("other", &["init", "--name", "test.example"]).expect(0);
+    place
+        .run("other", &["init", "--name", "test.example"])
+        .expect(0);
     let (other, _) = place.keys("other");
     verify(&whole, &other).refuses(1, "not signed by");
     let mut bytes = fs::read(&whole).unwrap();
@@ -73,7 +73,15 @@ fn a_head_is_extended_by_the_next() {
     fs::write(&old, place.run("s", &["head"]).expect(0).stdout).unwrap();
     verify(&old, &origin).expect(0);
     let append = |context: &str| {
-        let one = ["append", "--context", context, "--key", "k", "--payload", "p"];
+        let one = [
+            "append",
+            "--context",
+            context,
+            "--key",
+            "k",
+            "--payload",
+            "p",
+        ];
         place.run("s", &one).expect(0);
     };
     append("packages");
@@ -82,13 +90,17 @@ fn a_head_is_extended_by_the_next() {
     let store = prove(&place, "store.proof", &["--consistency", old_text]);
     let ran = verify(&store, &origin).expect(0);
     assert!(
-        ran.text().starts_with("proven: all 1 contexts and 2000 entries"),
+        ran.text()
+            .starts_with("proven: all 1 contexts and 2000 entries"),
         "{ran:?}"
     );
     // What is new needs no proof and is not disclosed.
     let text = fs::read_to_string(&store).unwrap();
     assert!(text.contains("context packages\n") && !text.contains("context new\n"));
-    for (context, says) in [("packages", "extends the 2000 entries"), ("new", "did not exist")] {
+    for (context, says) in [
+        ("packages", "extends the 2000 entries"),
+        ("new", "did not exist"),
+    ] {
         let of = ["--context", context, "--consistency", old_text];
         let file = prove(&place, &format!("{context}.proof"), &of);
         let ran = verify(&file, &origin).expect(0);
@@ -114,14 +126,25 @@ fn get_verifies_what_it_prints() {
     place.with_sample("s");
     let get = ["get", "--context", "packages", "--json", "--limit", "300"];
     let plain = place.run("s", &get).expect(0);
-    let verified = place.run("s", &[&get[..], &["--verify"]].concat()).expect(0);
+    let verified = place
+        .run("s", &[&get[..], &["--verify"]].concat())
+        .expect(0);
     assert_eq!(plain.stdout, verified.stdout);
     assert!(
-        verified.stderr.contains("verified 300 entries under head 1.2 of test.example"),
+        verified
+            .stderr
+            .contains("verified 300 entries under head 1.2 of test.example"),
         "{}",
         verified.stderr
     );
-    let server = ["get", "--context", "c", "--verify", "--server", "http://127.0.0.1:1"];
+    let server = [
+        "get",
+        "--context",
+        "c",
+        "--verify",
+        "--server",
+        "http://127.0.0.1:1",
+    ];
     let mut command = command();
     command.args(server);
     run_with(command, b"").refuses(2, "needs the directory");
@@ -129,7 +152,12 @@ fn get_verifies_what_it_prints() {
         .run("s", &["prove", "--context", "none", "--sequence", "1"])
         .refuses(3, "context none is not in head");
     place
-        .run("s", &["prove", "--context", "packages", "--sequence", "2001"])
+        .run(
+            "s",
+            &["prove", "--context", "packages", "--sequence", "2001"],
+        )
         .refuses(3, "covers 2000 entries");
-    place.run("s", &["prove", "--context", "packages"]).expect(2);
+    place
+        .run("s", &["prove", "--context", "packages"])
+        .expect(2);
 }

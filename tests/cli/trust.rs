@@ -7,7 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::support::{Place, Ran, Server, command, copy_dir, run_with};
 
 fn append(place: &Place, name: &str, context: &str, payload: &str) {
-    let one = ["append", "--context", context, "--key", "k", "--payload", payload];
+    let one = [
+        "append",
+        "--context",
+        context,
+        "--key",
+        "k",
+        "--payload",
+        payload,
+    ];
     place.run(name, &one).expect(0);
 }
 
@@ -72,9 +80,7 @@ fn a_mirror_follows_a_rotation() {
     let (_, node) = place.keys("n");
     drop(server);
     let server = place.serve("s", &[&node]);
-    place
-        .pull("n", &server, &pair.node, &new_vkey)
-        .expect(0);
+    place.pull("n", &server, &pair.node, &new_vkey).expect(0);
     drop(server);
     place.run("m", &["audit"]).expect(0);
     place.run("n", &["audit"]).expect(0);
@@ -99,7 +105,10 @@ fn a_mirror_follows_a_rotation() {
     // The old key is of no use any more.
     fs::write(place.path("s").join("origin.key"), old_key).unwrap();
     place
-        .run("s", &["append", "--context", "c", "--key", "k", "--payload", "p"])
+        .run(
+            "s",
+            &["append", "--context", "c", "--key", "k", "--payload", "p"],
+        )
         .refuses(3, "origin.key is");
 }
 
@@ -117,7 +126,15 @@ fn a_rolled_back_store_is_frozen() {
     let mirror = place.serve("m", &[&pair.node]);
     let guard = format!("{}@{}", pair.mirror_node, mirror.address);
     let write = |name: &str, guard: &[&str]| {
-        let one = ["append", "--context", "packages", "--key", "k", "--payload", "p"];
+        let one = [
+            "append",
+            "--context",
+            "packages",
+            "--key",
+            "k",
+            "--payload",
+            "p",
+        ];
         place.run(name, &[guard, &one[..]].concat())
     };
     write("s", &["--guard", &guard, "--require-guard"]).expect(0);
@@ -127,7 +144,9 @@ fn a_rolled_back_store_is_frozen() {
     write("backup", &[]).refuses(4, "the store is frozen");
     place.run("backup", &["rotate-key"]).refuses(4, "frozen");
     assert_eq!(place.size("backup", "packages"), 2000);
-    place.run("backup", &["get", "--context", "packages", "--limit", "1"]).expect(0);
+    place
+        .run("backup", &["get", "--context", "packages", "--limit", "1"])
+        .expect(0);
     drop(mirror);
     // Nobody answers: said, or refused.
     let gone = format!("{}@127.0.0.1:9", pair.mirror_node);
@@ -177,16 +196,27 @@ fn a_fork_leaves_evidence() {
     let evidence = pair.evidence();
     assert_eq!(evidence.len(), 1, "{evidence:?}");
     let mut verify = command();
-    verify.arg("verify").arg(&evidence[0]).args(["--origin", &pair.origin]);
+    verify
+        .arg("verify")
+        .arg(&evidence[0])
+        .args(["--origin", &pair.origin]);
     let ran = run_with(verify, b"").expect(0);
-    assert!(ran.text().starts_with("proven: test.example signed two histories"));
+    assert!(
+        ran.text()
+            .starts_with("proven: test.example signed two histories")
+    );
     // Nothing of it was stored; it is said wherever one looks; reads go on.
     assert_eq!(place.size("m", "packages"), 2001);
     for show in ["contexts", "head"] {
         let ran = place.run("m", &[show]).expect(0);
         assert!(ran.stderr.contains("forked"), "{show}: {}", ran.stderr);
     }
-    place.run("m", &["get", "--context", "packages", "--verify", "--limit", "1"]).expect(0);
+    place
+        .run(
+            "m",
+            &["get", "--context", "packages", "--verify", "--limit", "1"],
+        )
+        .expect(0);
     place.run("m", &["audit"]).expect(0);
     let honest = pair.serve("s");
     pair.pull(&honest).refuses(1, "forked");
@@ -196,7 +226,9 @@ fn a_fork_leaves_evidence() {
     let held = place.run("m", &["head", "--json"]).expect(0).json();
     let root = held["directory_root"].as_str().unwrap().to_owned();
     let unknown = "0".repeat(64);
-    place.run("m", &["resolve", "--branch", &unknown]).refuses(3, "no branch");
+    place
+        .run("m", &["resolve", "--branch", &unknown])
+        .refuses(3, "no branch");
     place.run("m", &["resolve", "--branch", &root]).expect(0);
     pair.pull(&honest).expect(0);
     drop(honest);

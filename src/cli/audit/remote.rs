@@ -80,15 +80,12 @@ pub(super) fn run(data: &DataDir, from: &str, arguments: &AuditArguments) -> Res
 fn random_seed() -> Result<u64, CliError> {
     let seed = keys::random_seed()?;
     let (first, _) = seed.split_at(8);
-    Ok(first.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte)))
+    Ok(first
+        .iter()
+        .fold(0, |seed, &byte| seed << 8 | u64::from(byte)))
 }
 
-fn print(
-    audited: &RemoteAudit,
-    remote: &Remote,
-    seconds: f64,
-    json: bool,
-) -> Result<(), CliError> {
+fn print(audited: &RemoteAudit, remote: &Remote, seconds: f64, json: bool) -> Result<(), CliError> {
     let Some(signed) = &audited.head else {
         return Err(CliError::could_not("the source has published nothing yet"));
     };

@@ -110,7 +110,7 @@ fn the_state_of_any_head_is_made_again() {
         put(&elsewhere, "from", &[&n.to_string(), "x"]);
     }
     let history = elsewhere.view().history(&id("from")).unwrap().unwrap();
-    let part = |after: u64| HistoryPart {
+    let runs_from = |after: u64| HistoryPart {
         runs: history.runs(after, 1).unwrap(),
         payloads: Vec::new(),
     };
@@ -124,13 +124,13 @@ fn the_state_of_any_head_is_made_again() {
         for step in 0..60 {
             for _ in 0..dice.below(4) {
                 let name = format!("c{}", dice.below(12));
-                let texts: Vec<String> = (0..1 + dice.below(30)).map(|n| n.to_string()).collect();
+                let texts: Vec<String> = (0..=dice.below(30)).map(|n| n.to_string()).collect();
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
                 put(&store, &name, &texts);
             }
             // Its runs lie before heads that are not about it.
             if !named && step % 3 == 0 {
-                loader.push(part(loader.size())).unwrap();
+                loader.push(runs_from(loader.size())).unwrap();
             }
             if !named && step == 31 {
                 let size = loader.size();
