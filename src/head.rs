@@ -218,14 +218,14 @@ impl SignedHead {
                 vec![old, new]
             }
         };
-        let signed = note.open(&keys)?;
+        let (signed, note) = note.open_and_strip(&keys)?;
         if let Some((_, &key)) = keys.iter().enumerate().find(|(i, _)| !signed.contains(i)) {
             return Err(HeadError::NotSigned {
                 key: Box::new(key.clone()),
             });
         }
         Ok(Self {
-            note: note.strip_unknown(&keys)?,
+            note,
             key: current_key.clone(),
             head,
         })

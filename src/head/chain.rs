@@ -23,6 +23,9 @@ use super::{Head, HeadError, HeadOrder, SignedHead, Takeover};
 use crate::limits::ROTATIONS_MAX;
 use crate::note::{Note, VerifierKey};
 
+#[cfg(test)]
+mod tests;
+
 /// A key and the heads it counts for.
 #[derive(Clone, Debug)]
 struct Link {
@@ -183,13 +186,13 @@ impl KeyChain {
             });
         }
         for link in &self.links {
-            if parsed.open(&[&link.key])?.is_empty() {
+            let (signed, stripped) = parsed.open_and_strip(&[&link.key])?;
+            if signed.is_empty() {
                 continue;
             }
             if link.through.is_some_and(|through| through < takeover.base) {
                 return Err(broken("a takeover by a key that no longer counts"));
             }
-            let stripped = parsed.strip_unknown(&[&link.key])?;
             if stripped.to_bytes() != note {
                 return Err(HeadError::SurplusLine);
             }

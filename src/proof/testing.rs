@@ -92,6 +92,14 @@ impl Point {
         self.head.order()
     }
 
+    /// The id of an entry, if there is one.
+    pub(crate) fn entry(&self, context: &str, sequence: u64) -> Option<Hash> {
+        let context = self.contexts.get(context)?;
+        let at = usize::try_from(sequence.checked_sub(1)?).ok()?;
+        let (header, _) = context.entries.get(at)?;
+        Some(leaf_hash(header))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.contexts.keys().map(String::as_str)
     }
@@ -476,7 +484,7 @@ pub(crate) fn changes(file: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
     let shorter = (0..file.len()).map(move |at| (at, [&file[..at], &file[at + 1..]].concat()));
     let longer = (0..=file.len()).flat_map(move |at| {
         let here = file.get(at).copied().unwrap_or(b'\n');
-        [here, b'0', b' ', b'\n', b'=', b'A', b'\r', 0]
+        [here, b'0', b' ', b'\n', b'=']
             .into_iter()
             .map(move |byte| (at, [&file[..at], &[byte], &file[at..]].concat()))
     });

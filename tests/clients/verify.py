@@ -738,6 +738,8 @@ def relation(known, other):
         return "same"
     first, second = sorted((known, other), key=lambda head: head.order)
     need(first.order != second.order, "two texts")
+    both = first.rotation and second.rotation
+    need(not both or first.rotation[0] != second.rotation[0], "two rotations of one key")
     if first.order[0] != second.order[0]:
         return "across terms"
     need(not contradicts(first, second), "a contradiction")
