@@ -576,7 +576,7 @@ fn bad_stores() -> Vec<Value> {
             p.contexts[0].id = ContextId::new("many-9").unwrap();
         }),
         ("another older root", &|p| {
-            p.contexts[0].from.root = p.contexts[1].from.root
+            p.contexts[0].from.root = p.contexts[0].to.root
         }),
         ("another size", &|p| p.contexts[0].to.size = 2),
         ("a hash missing", &|p| _ = p.contexts[0].consistency.pop()),
