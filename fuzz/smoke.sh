@@ -19,9 +19,9 @@ for target in $(cargo fuzz list); do
     [ "$target" = canary ] && continue
     echo "fuzz: $target"
     case $target in
-    # A whole segment, a frame or an archive with a payload: longer than the
-    # default 4 KiB.
-    archive_read | segment_scan | wire_message) length=65536 ;;
+    # A whole segment, a frame, a file of notes and nodes or an archive with a
+    # payload: longer than the default 4 KiB.
+    archive_read | segment_scan | verify_file | wire_message) length=65536 ;;
     *) length=4096 ;;
     esac
     mkdir -p "$found/$target"

@@ -30,12 +30,15 @@ use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
 use crate::head::{
-    Contradiction, HeadOrder, KeyChain, SignedHead, SignedTakeover, compare, descent,
+    Contradiction, HeadOrder, KeyChain, Relation, SignedHead, SignedTakeover, compare, descent,
+    needed_rotations, until_key,
 };
 use crate::note::{OriginName, VerifierKey};
 use crate::proof::{ProofError, State};
 use crate::tree::{TreeSize, consistency};
 
+#[cfg(test)]
+mod tests;
 mod text;
 mod verdict;
 
@@ -120,17 +123,93 @@ impl EvidenceError {
 
 impl Evidence {
     /// Evidence from two heads whose texts contradict each other, if they do.
+    /// `rotations` are all that the origin ever had, `takeovers` those between
+    /// the terms of the two heads: what is not needed is left out.
     #[must_use]
-    pub fn of_heads(rotations: Vec<Vec<u8>>, one: &SignedHead, other: &SignedHead) -> Option<Self> {
-        compare(one, other).err()?;
+    pub fn of_heads(
+        rotations: &[Vec<u8>],
+        takeovers: &[Vec<u8>],
+        one: &SignedHead,
+        other: &SignedHead,
+    ) -> Option<Self> {
         let (earlier, later) = in_order(one, other);
-        Some(Self {
-            rotations,
+        let mut evidence = Self {
+            rotations: Vec::new(),
             takeovers: Vec::new(),
             earlier: earlier.note_bytes(),
             later: later.note_bytes(),
             context: None,
-        })
+        };
+        match compare(earlier, later) {
+            Err(Contradiction::TwoRotations { .. }) => {
+                let old = earlier.head().rotation.as_ref().map(|keys| &keys.old);
+                evidence.rotations = until_key(rotations, |key| Some(key) == old);
+                return Some(evidence);
+            }
+            Err(_) => {}
+            Ok(Relation::AcrossTerms(_)) if !takeovers.is_empty() => {
+                descent(earlier.head(), later.head()).err()?;
+                evidence.takeovers = takeovers.to_vec();
+            }
+            Ok(_) => return None,
+        }
+        Some(evidence.with_rotations(rotations))
+    }
+
+    /// Evidence from two takeovers, if they are two of one term.
+    #[must_use]
+    pub fn of_takeovers(
+        rotations: &[Vec<u8>],
+        one: &SignedTakeover,
+        other: &SignedTakeover,
+    ) -> Option<Self> {
+        let (first, second) = (one.takeover(), other.takeover());
+        if first.origin != second.origin || first.term != second.term || first == second {
+            return None;
+        }
+        let mut notes = [one.note_bytes(), other.note_bytes()];
+        notes.sort_unstable();
+        let [earlier, later] = notes;
+        let evidence = Self {
+            rotations: Vec::new(),
+            takeovers: Vec::new(),
+            earlier,
+            later,
+            context: None,
+        };
+        Some(evidence.with_rotations(rotations))
+    }
+
+    /// Evidence from what the directories of two heads say about a context.
+    /// Nothing is checked: [`Evidence::verify`] does.
+    #[must_use]
+    pub fn of_context(
+        rotations: &[Vec<u8>],
+        takeovers: &[Vec<u8>],
+        earlier: &SignedHead,
+        later: &SignedHead,
+        context: ContextEvidence,
+    ) -> Self {
+        let evidence = Self {
+            rotations: Vec::new(),
+            takeovers: takeovers.to_vec(),
+            earlier: earlier.note_bytes(),
+            later: later.note_bytes(),
+            context: Some(context),
+        };
+        evidence.with_rotations(rotations)
+    }
+
+    fn with_rotations(mut self, rotations: &[Vec<u8>]) -> Self {
+        self.rotations = needed_rotations(rotations, &self.notes());
+        self
+    }
+
+    /// Every note but the rotations.
+    fn notes(&self) -> Vec<&[u8]> {
+        let statements = [&self.earlier, &self.later];
+        let notes = statements.into_iter().chain(&self.takeovers);
+        notes.map(Vec::as_slice).collect()
     }
 
     /// BLAKE3 of the file: what names this evidence.
@@ -150,11 +229,17 @@ impl Evidence {
         }
         let earlier = chain.head(&self.earlier)?;
         let later = chain.head(&self.later)?;
+        chain.check_used(&self.notes())?;
         if later.order() < earlier.order() {
             return Err(no_contradiction("the later statement is the earlier one"));
         }
         let kind = match &self.context {
             None => self.of_texts(&chain, &earlier, &later)?,
+            Some(_) if earlier.order() == later.order() => {
+                return Err(no_contradiction(
+                    "two texts of one head need no directories, and one has one",
+                ));
+            }
             Some(context) => {
                 self.descends(&chain, &earlier, &later)?;
                 judge(context, &earlier, &later)?
@@ -188,6 +273,7 @@ impl Evidence {
     fn two_takeovers(&self, chain: &KeyChain) -> Result<Verdict, EvidenceError> {
         let one = chain.takeover(&self.earlier)?;
         let other = chain.takeover(&self.later)?;
+        chain.check_used(&self.notes())?;
         self.nothing_else()?;
         let (first, second) = (one.takeover(), other.takeover());
         if first.term != second.term || first == second {
@@ -216,6 +302,9 @@ impl Evidence {
             return Ok(None);
         }
         self.nothing_else()?;
+        if old(&one).as_ref() != Some(chain.current()) {
+            return Err(no_contradiction("there are rotations that nothing needs"));
+        }
         if other.order() < one.order() {
             return Err(no_contradiction("the later statement is the earlier one"));
         }
@@ -246,15 +335,10 @@ impl Evidence {
         }
         self.descends(chain, earlier, later)?;
         match descent(earlier.head(), later.head()) {
-            Err(Contradiction::Shrunk { .. }) => Ok(Kind::Counts),
-            Err(Contradiction::OtherRoot { .. } | Contradiction::OtherCounts { .. }) => {
-                Ok(Kind::Counts)
-            }
-            Err(Contradiction::TwoTexts { .. } | Contradiction::TwoRotations { .. }) | Ok(()) => {
-                Err(no_contradiction(
-                    "the later head may extend the earlier one",
-                ))
-            }
+            Err(_) => Ok(Kind::Counts),
+            Ok(()) => Err(no_contradiction(
+                "the later head may extend the earlier one",
+            )),
         }
     }
 

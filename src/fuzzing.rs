@@ -4,6 +4,7 @@
 //!
 //! * `archive`: arbitrary, changed and rearranged archives;
 //! * `decode`: headers, runs, notes, directory nodes: one spelling each;
+//! * `files`: whatever file verifies under a key says what its owner signed;
 //! * `proofs`: no proof, span, path or descent answer verifies for anything
 //!   but the statement it belongs to;
 //! * `segment`: arbitrary, spliced and forged logs;
@@ -24,6 +25,7 @@
 mod archive;
 mod crash;
 mod decode;
+mod files;
 mod proofs;
 mod segment;
 #[cfg(test)]
@@ -33,6 +35,7 @@ mod wire;
 pub use archive::archive_read;
 pub use crash::store_crash_cycles;
 pub use decode::{directory_node, entry_decode, note_open};
+pub use files::verify_file;
 pub use proofs::{proof_malleability, tree_append};
 pub use segment::segment_scan;
 pub use wire::wire_message;
@@ -44,7 +47,7 @@ use crate::store::{Clock, StoreOptions};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target but the canary.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("archive_read", archive_read),
     ("directory_node", directory_node),
     ("entry_decode", entry_decode),
@@ -53,6 +56,7 @@ pub const TARGETS: [Target; 9] = [
     ("segment_scan", segment_scan),
     ("store_crash_cycles", store_crash_cycles),
     ("tree_append", tree_append),
+    ("verify_file", verify_file),
     ("wire_message", wire_message),
 ];
 

@@ -34,7 +34,8 @@ mod takeover;
 mod tests;
 mod text;
 
-pub use chain::{KeyChain, SignedTakeover};
+pub(crate) use chain::until_key;
+pub use chain::{KeyChain, SignedTakeover, needed_rotations};
 pub use relation::{Contradiction, Relation, compare, descent};
 pub(crate) use takeover::is_takeover;
 pub use takeover::{Takeover, TakeoverNeeded};
@@ -68,6 +69,10 @@ pub enum HeadError {
         /// The key that is missing.
         key: Box<VerifierKey>,
     },
+    /// In a file that has one spelling, a note has lines that do not count, or
+    /// its lines in another order.
+    #[error("the note has signature lines that do not count, or in another order")]
+    SurplusLine,
     /// The rotation breaks a rule: the fault of whoever signed it.
     #[error("rotation: {what}")]
     Rotation {
@@ -213,14 +218,14 @@ impl SignedHead {
                 vec![old, new]
             }
         };
-        let signed = note.open(&keys)?;
+        let (signed, note) = note.open_and_strip(&keys)?;
         if let Some((_, &key)) = keys.iter().enumerate().find(|(i, _)| !signed.contains(i)) {
             return Err(HeadError::NotSigned {
                 key: Box::new(key.clone()),
             });
         }
         Ok(Self {
-            note: note.strip_unknown(&keys)?,
+            note,
             key: current_key.clone(),
             head,
         })

@@ -188,18 +188,26 @@ impl Note {
     /// The same statement with only the lines of `keys`, verified, in the
     /// order of `keys`.
     pub fn strip_unknown(&self, keys: &[&VerifierKey]) -> Result<Self, NoteError> {
-        let signatures: Vec<_> = self
-            .verified(keys)?
-            .into_iter()
-            .map(|(_, line)| line.clone())
-            .collect();
-        if signatures.is_empty() {
+        let (signed, stripped) = self.open_and_strip(keys)?;
+        if signed.is_empty() {
             return Err(NoteError::NoKnownSignature);
         }
-        Ok(Self {
+        Ok(stripped)
+    }
+
+    /// Both at once, so that each signature is verified once; the note has no
+    /// lines left if none of `keys` signed it.
+    pub(crate) fn open_and_strip(
+        &self,
+        keys: &[&VerifierKey],
+    ) -> Result<(Vec<usize>, Self), NoteError> {
+        let verified = self.verified(keys)?;
+        let stripped = Self {
             text: self.text.clone(),
-            signatures,
-        })
+            signatures: verified.iter().map(|&(_, line)| line.clone()).collect(),
+        };
+        let signed = verified.into_iter().map(|(position, _)| position);
+        Ok((signed.collect(), stripped))
     }
 
     fn verified(&self, keys: &[&VerifierKey]) -> Result<Vec<(usize, &SignatureLine)>, NoteError> {

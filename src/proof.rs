@@ -20,6 +20,11 @@
 mod context;
 mod entry;
 mod store;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(dead_code, clippy::unwrap_used)] // the fuzz targets need a part of it
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 
 pub(crate) use context::KIND as CONTEXT_KIND;
@@ -65,6 +70,12 @@ pub enum ProofError {
     /// The entry's header is none, or of another entry.
     #[error("the entry's header: {0}")]
     Header(#[source] DecodeError),
+    /// The file states another sequence than the entry's header.
+    #[error("the entry's header has sequence {found}, the file states another")]
+    Sequence {
+        /// The header's.
+        found: u64,
+    },
     /// The payload is not the one the header names.
     #[error("the payload is not the one whose hash the entry has ({hash})")]
     Payload {

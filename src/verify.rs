@@ -49,7 +49,8 @@ impl VerifyError {
             Self::UnknownKind => true,
             Self::Head(error) => matches!(
                 error,
-                HeadError::Text(_) | HeadError::Note(NoteError::Malformed(_))
+                HeadError::Text(_)
+                    | HeadError::Note(NoteError::Malformed(_) | NoteError::WeakKey { .. })
             ),
             Self::Proof(error) => error.is_malformed(),
             Self::Evidence(error) => error.is_malformed(),

@@ -11,12 +11,14 @@
 
 mod vector_cases;
 
+// What `vector_cases::origin` names.
+use converge_ledger::{directory, entry, evidence, hash, head, note, proof, tree};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 
 /// How many good and bad cases each file has, so that none is lost unnoticed.
-const COUNTS: [(&str, usize, usize); 13] = [
+const COUNTS: [(&str, usize, usize); 17] = [
     ("hashes", 6, 0),
     ("entry", 9, 20),
     ("run", 3, 11),
@@ -27,6 +29,8 @@ const COUNTS: [(&str, usize, usize); 13] = [
     ("tiles", 5, 11),
     ("note", 12, 26),
     ("directory", 15, 26),
+    ("proof", 29, 97),
+    ("evidence", 18, 75),
     ("log", 15, 40),
     ("index", 21, 68),
     ("archive", 1, 45),

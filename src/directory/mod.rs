@@ -46,7 +46,7 @@ pub mod trace;
 pub mod update;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use diff::{Changed, Diff, DiffError, Held};
 pub use node::{Node, Prefix, SLOTS, Slot, Sums, empty_root};

@@ -21,7 +21,7 @@ pub(super) fn change(opening: &Opening) -> Change {
 }
 
 /// A change at an artificial path: these bytes, then zeros.
-pub(super) fn at(path: &[u8], entries: u64) -> Change {
+pub(crate) fn at(path: &[u8], entries: u64) -> Change {
     let mut bytes = [0; 32];
     bytes[..path.len()].copy_from_slice(path);
     let commitment = crate::hash::content(&[path, &entries.to_le_bytes()].concat());
@@ -34,14 +34,14 @@ pub(super) fn at(path: &[u8], entries: u64) -> Change {
 
 /// A directory that grows.
 #[derive(Clone)]
-pub(super) struct Grown {
-    pub(super) nodes: MemoryDirectory,
-    pub(super) root: Hash,
-    pub(super) sums: Sums,
+pub(crate) struct Grown {
+    pub(crate) nodes: MemoryDirectory,
+    pub(crate) root: Hash,
+    pub(crate) sums: Sums,
 }
 
 impl Grown {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             nodes: MemoryDirectory::new(),
             root: empty_root(),
@@ -49,7 +49,7 @@ impl Grown {
         }
     }
 
-    pub(super) fn of(changes: &[Change]) -> Self {
+    pub(crate) fn of(changes: &[Change]) -> Self {
         let mut grown = Self::new();
         grown.apply(changes);
         grown
@@ -59,7 +59,7 @@ impl Grown {
         Self::of(&openings.iter().map(change).collect::<Vec<_>>())
     }
 
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Update {
+    pub(crate) fn apply(&mut self, changes: &[Change]) -> Update {
         let update = apply(&self.nodes, &self.root, changes).unwrap();
         self.nodes.add(&update);
         (self.root, self.sums) = (update.root, update.sums);

@@ -21,7 +21,6 @@ use super::{ContextEvidence, Evidence, EvidenceError, Rewritten};
 use crate::directory::path::Path;
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
-use crate::hash::Hash;
 use crate::limits::{
     DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX, EVIDENCE_BYTES_MAX, PROOF_HASHES_MAX,
     ROTATIONS_MAX, TAKEOVERS_MAX,
@@ -97,9 +96,7 @@ fn read_context(r: &mut TextReader<'_>) -> Result<ContextEvidence, DecodeError> 
     };
     let later_directory = read_path(r, "later-directory")?;
     let rewritten = if r.is_next("rewritten-root") {
-        let root = r.bytes("rewritten-root", Hash::LEN)?;
-        let what = "rewritten-root";
-        let root = Hash::from_slice(&root).ok_or(DecodeError::Invalid { what })?;
+        let root = r.hash("rewritten-root")?;
         let consistency = r.hashes("consistency", PROOF_HASHES_MAX)?;
         Some(Rewritten { root, consistency })
     } else {

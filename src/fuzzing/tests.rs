@@ -130,6 +130,27 @@ fn write_the_seeds() {
     write_stores();
     write_frames();
     write_archives();
+    write_files();
+}
+
+fn write_files() {
+    for file in [1u8, 4, 5, 12, 13] {
+        seed("verify_file", &format!("good-{file}"), &[1], [file, 0]);
+    }
+    for (name, choices) in [
+        ("changed-byte", &[1, 3, 0, 200, 0, 1, b'A'][..]),
+        ("removed-byte", &[1, 20, 0, 44, 1, 0x81]),
+        ("line-removed", &[2, 1, 0, 6, 0, 0]),
+        ("line-doubled", &[2, 9, 0, 1, 0, 1]),
+        ("lines-exchanged", &[2, 2, 0, 2, 0, 2, 3, 0]),
+        ("lines-of-another", &[2, 3, 0, 20, 0, 3, 2, 0, 20, 0, 9]),
+    ] {
+        seed("verify_file", name, &[], choices);
+    }
+    let evidence = "converge-ledger/evidence/v1\nearlier 1\nx\nlater 1\ny\n";
+    seed("verify_file", "raw-first-line", &[0], evidence);
+    let entry = "converge-ledger/entry-proof/v1\ncontext a\nsequence 1\nsize 1\n";
+    seed("verify_file", "raw-entry", &[0], entry);
 }
 
 fn write_archives() {

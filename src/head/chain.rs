@@ -12,14 +12,19 @@
 //!   before it ended with, at a later order, and both its keys signed it; no
 //!   key comes back;
 //! * the pinned key stands in that line. Keys before it prove nothing: whoever
-//!   pinned a later key is not bothered by an older one that leaked;
+//!   pinned a later key is not bothered by an older one that leaked. Only the
+//!   rotation to the pinned key itself is a head of it as well (rule R5);
+//! * the line goes no further than the notes it is for: whoever reads them
+//!   calls [`KeyChain::check_used`];
 //! * every note is taken in one spelling only: a line that does not count
 //!   refuses it, so that no byte of a file of notes can be changed unseen.
 
 use super::{Head, HeadError, HeadOrder, SignedHead, Takeover};
-use crate::encoding::DecodeError;
 use crate::limits::ROTATIONS_MAX;
 use crate::note::{Note, VerifierKey};
+
+#[cfg(test)]
+mod tests;
 
 /// A key and the heads it counts for.
 #[derive(Clone, Debug)]
@@ -127,6 +132,17 @@ impl KeyChain {
         self.links.iter().any(|link| link.key == *key)
     }
 
+    /// Refuses a chain that goes on beyond the last key that any of these notes
+    /// bears: a file of them would have other spellings, with fewer rotations.
+    /// The notes themselves must have been verified.
+    pub fn check_used<N: AsRef<[u8]>>(&self, notes: &[N]) -> Result<(), HeadError> {
+        let key = self.current();
+        if notes.iter().any(|note| has_line_by(note.as_ref(), key)) {
+            return Ok(());
+        }
+        Err(broken("there are rotations that nothing needs"))
+    }
+
     /// Verifies a head under the key that counts for its order, in its only
     /// spelling.
     pub fn head(&self, note: &[u8]) -> Result<SignedHead, HeadError> {
@@ -135,11 +151,19 @@ impl KeyChain {
 
     /// The same of a note that may have lines by others; they are left out.
     pub fn head_of(&self, note: &[u8]) -> Result<SignedHead, HeadError> {
-        let order = Head::parse(Note::parse(note)?.text())?.order();
-        let link = self.links.iter().find(|link| {
+        let head = Head::parse(Note::parse(note)?.text())?;
+        let order = head.order();
+        let counts = |link: &&Link| {
             link.after.is_none_or(|after| after < order)
                 && link.through.is_none_or(|through| order <= through)
-        });
+        };
+        // The pinned key signed the rotation that leads to it (R5).
+        let begins = |link: &&Link| {
+            let new = head.rotation.as_ref().map(|rotation| &rotation.new);
+            link.after == Some(order) && new == Some(&link.key)
+        };
+        let link = self.links.iter().find(counts);
+        let link = link.or_else(|| self.links.first().filter(begins));
         let link = link.ok_or_else(|| broken("the head is older than the trusted key"))?;
         SignedHead::open(note, &link.key)
     }
@@ -168,15 +192,15 @@ impl KeyChain {
             });
         }
         for link in &self.links {
-            if parsed.open(&[&link.key])?.is_empty() {
+            let (signed, stripped) = parsed.open_and_strip(&[&link.key])?;
+            if signed.is_empty() {
                 continue;
             }
             if link.through.is_some_and(|through| through < takeover.base) {
                 return Err(broken("a takeover by a key that no longer counts"));
             }
-            let stripped = parsed.strip_unknown(&[&link.key])?;
             if stripped.to_bytes() != note {
-                return Err(surplus_line());
+                return Err(HeadError::SurplusLine);
             }
             return Ok(SignedTakeover {
                 takeover,
@@ -187,6 +211,43 @@ impl KeyChain {
             key: Box::new(self.current().clone()),
         })
     }
+}
+
+/// The rotations, oldest first, as far as these notes need them: what
+/// [`KeyChain::check_used`] takes. What is no rotation stays, for a verifier to
+/// refuse.
+#[must_use]
+pub fn needed_rotations<N: AsRef<[u8]>>(rotations: &[Vec<u8>], notes: &[N]) -> Vec<Vec<u8>> {
+    until_key(rotations, |key| {
+        notes.iter().any(|note| has_line_by(note.as_ref(), key))
+    })
+}
+
+/// The rotations up to the last one whose new key is a wanted one.
+pub(crate) fn until_key(
+    rotations: &[Vec<u8>],
+    wanted: impl Fn(&VerifierKey) -> bool,
+) -> Vec<Vec<u8>> {
+    let mut kept = rotations;
+    while let Some((last, before)) = kept.split_last() {
+        let note = Note::parse(last).ok();
+        let head = note.and_then(|note| Head::parse(note.text()).ok());
+        let Some(rotation) = head.and_then(|head| head.rotation) else {
+            break;
+        };
+        if wanted(&rotation.new) {
+            break;
+        }
+        kept = before;
+    }
+    kept.to_vec()
+}
+
+fn has_line_by(note: &[u8], key: &VerifierKey) -> bool {
+    Note::parse(note).is_ok_and(|note| {
+        let mut lines = note.signatures().iter();
+        lines.any(|line| line.key_id == key.key_id() && line.name == *key.name())
+    })
 }
 
 /// Verifies a rotation head by the keys it names itself; who believes them is
@@ -208,13 +269,7 @@ fn only_spelling(note: &[u8], head: SignedHead) -> Result<SignedHead, HeadError>
     if head.note_bytes() == note {
         return Ok(head);
     }
-    Err(surplus_line())
-}
-
-const fn surplus_line() -> HeadError {
-    HeadError::Text(DecodeError::NotCanonical {
-        what: "the note has signature lines that do not count, or in another order",
-    })
+    Err(HeadError::SurplusLine)
 }
 
 const fn broken(what: &'static str) -> HeadError {

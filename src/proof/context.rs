@@ -144,6 +144,7 @@ impl ContextProof {
         let chain = KeyChain::open(origin, &self.rotations)?;
         let older = chain.head(&self.older_head)?;
         let newer = chain.head(&self.head)?;
+        chain.check_used(&[&self.older_head, &self.head])?;
         check_order(&older, &newer)?;
         let id = &self.context;
         match &self.from {

@@ -14,16 +14,15 @@
 //! head <lines>             the note of the head
 //! ```
 //!
-//! Sequence and root follow from the rest; they are there for the reader, and
-//! checked.
+//! Sequence and root follow from the rest; they are there for whoever reads the
+//! file, and checked like everything else.
 
 use std::fmt;
 
-use super::text::{TextReader, TextWriter, base64_of, same_bytes};
+use super::text::{TextReader, TextWriter, same_bytes};
 use super::{ProofError, check_counts};
 use crate::directory::Opening;
 use crate::directory::path::{Found, Path, verify};
-use crate::encoding::DecodeError;
 use crate::entry::{ContextId, Header, leaf_hash};
 use crate::hash::{self, Hash};
 use crate::head::{KeyChain, SignedHead};
@@ -42,8 +41,12 @@ pub(crate) const KIND: &str = "converge-ledger/entry-proof/v1";
 pub struct EntryProof {
     /// The context.
     pub context: ContextId,
-    /// Its entries under the head.
+    /// The entry's sequence, as its header has it.
+    pub sequence: u64,
+    /// The context's entries under the head.
     pub size: u64,
+    /// Its root at that size.
+    pub root: Hash,
     /// The entry's header: the leaf's preimage.
     pub header: Vec<u8>,
     /// The entry's payload, if it is disclosed.
@@ -83,14 +86,13 @@ pub struct ProvenEntry {
 
 impl EntryProof {
     /// The file.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, ProofError> {
-        let header = Header::decode(&self.header).map_err(ProofError::Header)?;
-        let root = self.root(&header)?;
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = TextWriter::new(KIND);
         out.field("context", &self.context);
-        out.field("sequence", header.sequence);
+        out.field("sequence", self.sequence);
         out.field("size", self.size);
-        out.field("root", base64_of(&root));
+        out.bytes("root", self.root.as_bytes());
         out.bytes("header", &self.header);
         if let Some(payload) = &self.payload {
             out.bytes("payload", payload);
@@ -101,17 +103,16 @@ impl EntryProof {
             out.note("rotation", note);
         }
         out.note("head", &self.head);
-        Ok(out.finish())
+        out.finish()
     }
 
     /// Reads a file in its only spelling; nothing is believed yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, ProofError> {
         let mut r = TextReader::new(KIND, bytes, PROOF_BYTES_MAX)?;
         let context = ContextId::decode(r.field("context")?.as_bytes())?;
-        // Printed again from the header, and compared.
-        r.number("sequence")?;
+        let sequence = r.number("sequence")?;
         let size = r.number("size")?;
-        r.bytes("root", Hash::LEN)?;
+        let root = r.hash("root")?;
         let header = r.bytes("header", HEADER_BYTES_MAX)?;
         let payload = if r.is_next("payload") {
             Some(r.bytes("payload", PAYLOAD_BYTES_MAX)?)
@@ -120,7 +121,9 @@ impl EntryProof {
         };
         let proof = Self {
             context,
+            sequence,
             size,
+            root,
             header,
             payload,
             inclusion: r.hashes("inclusion", PROOF_HASHES_MAX)?,
@@ -131,34 +134,33 @@ impl EntryProof {
             head: r.note("head")?,
         };
         r.finish()?;
-        same_bytes(&proof.to_bytes()?, bytes)?;
+        same_bytes(&proof.to_bytes(), bytes)?;
         Ok(proof)
-    }
-
-    fn root(&self, header: &Header<'_>) -> Result<Hash, ProofError> {
-        let index = header.sequence.checked_sub(1);
-        let index = index.ok_or(ProofError::Header(DecodeError::Invalid {
-            what: "sequences begin at 1",
-        }))?;
-        let (index, size) = (LeafIndex::new(index), TreeSize::new(self.size));
-        let leaf = leaf_hash(&self.header);
-        Ok(inclusion::root(&leaf, index, size, &self.inclusion)?)
     }
 
     /// Checks everything, from the key down to the payload.
     pub fn verify(&self, origin: &VerifierKey) -> Result<ProvenEntry, ProofError> {
-        let head = KeyChain::open(origin, &self.rotations)?.head(&self.head)?;
+        let chain = KeyChain::open(origin, &self.rotations)?;
+        let head = chain.head(&self.head)?;
+        chain.check_used(&[&self.head])?;
         self.verify_under(head)
     }
 
     /// The same below a head that is verified already.
     pub fn verify_under(&self, head: SignedHead) -> Result<ProvenEntry, ProofError> {
         let header = Header::decode(&self.header).map_err(ProofError::Header)?;
-        let root = self.root(&header)?;
+        if header.sequence != self.sequence {
+            let found = header.sequence;
+            return Err(ProofError::Sequence { found });
+        }
+        // Headers begin at sequence 1.
+        let index = LeafIndex::new(header.sequence.saturating_sub(1));
+        let (leaf, size) = (leaf_hash(&self.header), TreeSize::new(self.size));
+        inclusion::verify(&leaf, index, size, &self.inclusion, &self.root)?;
         let opening = Opening {
             id: self.context.as_str().to_owned(),
             size: self.size,
-            root,
+            root: self.root,
         };
         check_opening(&head, &opening, &self.directory)?;
         if let Some(payload) = &self.payload
@@ -171,9 +173,9 @@ impl EntryProof {
         Ok(ProvenEntry {
             context: self.context.clone(),
             size: self.size,
-            root,
+            root: self.root,
             sequence: header.sequence,
-            id: leaf_hash(&self.header),
+            id: leaf,
             key: header.key.to_owned(),
             payload_bytes: header.payload_len,
             payload_checked: self.payload.is_some(),

@@ -30,11 +30,14 @@ use crate::directory::{LoadError, Node, Prefix, ReadDirectory, Slot, Sums, empty
 use crate::encoding::{DecodeError, in_range};
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::{KeyChain, SignedHead};
+use crate::head::{KeyChain, SignedHead, needed_rotations};
 use crate::limits::{
     DIRECTORY_NODE_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX, STORE_PROOF_BYTES_MAX,
 };
 use crate::note::VerifierKey;
+
+#[cfg(test)]
+mod tests;
 
 /// The first line.
 pub(crate) const KIND: &str = "converge-ledger/store-consistency-proof/v1";
@@ -94,10 +97,10 @@ pub enum StoreProofError<O: Error + 'static, N: Error + 'static, C> {
     /// The proof of a context could not be made.
     #[error("{0}")]
     Context(C),
-    /// The newer directory lacks a context of the older one: it does not
-    /// extend it.
-    #[error("the newer head lacks a context of the older one")]
-    NotExtended,
+    /// The newer head does not extend the older one, or what was given for a
+    /// context does not prove it.
+    #[error("{0}")]
+    Unproven(ProofError),
     /// The proof is larger than a proof file may be.
     #[error("the proof is larger than {STORE_PROOF_BYTES_MAX} bytes")]
     TooLarge,
@@ -157,6 +160,7 @@ impl StoreProof {
         let chain = KeyChain::open(origin, &self.rotations)?;
         let older_head = chain.head(&self.older_head)?;
         let head = chain.head(&self.head)?;
+        chain.check_used(&[&self.older_head, &self.head])?;
         check_order(&older_head, &head)?;
         let mut replay = Replay {
             older_nodes: self.older_nodes.iter(),
@@ -187,13 +191,18 @@ fn read_context(r: &mut TextReader<'_>) -> Result<ChangedContext, ProofError> {
 
 /// Makes the proof that what `head` is about extends what `older_head` is
 /// about. `context` gives, for the path hash and the two sizes of a context
-/// that changed, its id, states and consistency proof.
+/// that changed, its id, states and consistency proof; they are checked. Of
+/// `rotations`, all that the origin ever had, those are taken that are needed.
 pub fn prove<O: ReadDirectory, N: ReadDirectory, C>(
     (older_head, older): (&SignedHead, &O),
     (head, newer): (&SignedHead, &N),
-    rotations: Vec<Vec<u8>>,
+    rotations: &[Vec<u8>],
     context: impl FnMut(&Hash, u64, u64) -> Result<ChangedContext, C>,
 ) -> Result<StoreProof, StoreProofError<O::Error, N::Error, C>> {
+    check_order(older_head, head).map_err(StoreProofError::Unproven)?;
+    let notes = [older_head.note_bytes(), head.note_bytes()];
+    let rotations = needed_rotations(rotations, &notes);
+    let [older_note, note] = notes;
     let mut build = Build {
         older,
         newer,
@@ -201,8 +210,8 @@ pub fn prove<O: ReadDirectory, N: ReadDirectory, C>(
         bytes: 0,
         proof: StoreProof {
             rotations,
-            older_head: older_head.note_bytes(),
-            head: head.note_bytes(),
+            older_head: older_note,
+            head: note,
             older_nodes: Vec::new(),
             nodes: Vec::new(),
             contexts: Vec::new(),
@@ -346,7 +355,12 @@ where
         older: (Hash, u64),
         newer: (Hash, u64),
     ) -> Result<(), Self::Error> {
+        if newer.1 <= older.1 {
+            let what = "a context has no more entries under the newer head and another root";
+            return Err(StoreProofError::Unproven(ProofError::NotExtended { what }));
+        }
         let context = (self.context)(path, older.1, newer.1).map_err(StoreProofError::Context)?;
+        check_changed(&context, path, older, newer).map_err(StoreProofError::Unproven)?;
         let bytes = context.id.as_str().len() + (4 + context.consistency.len()) * Hash::LEN;
         self.room(bytes, StoreProofError::TooLarge)?;
         self.proof.contexts.push(context);
@@ -354,7 +368,7 @@ where
     }
 
     fn gone() -> Self::Error {
-        StoreProofError::NotExtended
+        StoreProofError::Unproven(GONE)
     }
 }
 
@@ -365,9 +379,27 @@ struct Replay<'p> {
     contexts: std::slice::Iter<'p, ChangedContext>,
 }
 
+const GONE: ProofError = ProofError::NotExtended {
+    what: "the newer head lacks a context of the older one",
+};
 const MISSING: ProofError = ProofError::NotExtended {
     what: "the file ends before the descent does",
 };
+
+/// Checks a context that changed against its two slots, and its two states
+/// against each other.
+fn check_changed(
+    context: &ChangedContext,
+    path: &Hash,
+    older: (Hash, u64),
+    newer: (Hash, u64),
+) -> Result<(), ProofError> {
+    for (state, (commitment, entries)) in [(context.from, older), (context.to, newer)] {
+        let opening = state.opening(&context.id);
+        opening.check_slot(path, &commitment, entries)?;
+    }
+    extends(Some(context.from), context.to, &context.consistency)
+}
 
 impl Replay<'_> {
     fn finish(mut self) -> Result<(), ProofError> {
@@ -402,17 +434,11 @@ impl Steps for Replay<'_> {
         newer: (Hash, u64),
     ) -> Result<(), ProofError> {
         let context = self.contexts.next().ok_or(MISSING)?;
-        for (state, (commitment, entries)) in [(context.from, older), (context.to, newer)] {
-            let opening = state.opening(&context.id);
-            opening.check_slot(path, &commitment, entries)?;
-        }
-        extends(Some(context.from), context.to, &context.consistency)
+        check_changed(context, path, older, newer)
     }
 
     fn gone() -> ProofError {
-        ProofError::NotExtended {
-            what: "the newer head lacks a context of the older one",
-        }
+        GONE
     }
 }
 

@@ -82,7 +82,7 @@ impl TextWriter {
 }
 
 /// Standard base64 of a hash.
-pub(crate) fn base64_of(hash: &Hash) -> String {
+fn base64_of(hash: &Hash) -> String {
     STANDARD.encode(hash.as_bytes())
 }
 
@@ -148,6 +148,11 @@ impl<'a> TextReader<'a> {
     ) -> Result<Vec<u8>, DecodeError> {
         let value = self.field(name)?;
         decode(name, value, bytes_max)
+    }
+
+    pub(crate) fn hash(&mut self, name: &'static str) -> Result<Hash, DecodeError> {
+        let bytes = self.bytes(name, Hash::LEN)?;
+        Hash::from_slice(&bytes).ok_or(DecodeError::Invalid { what: name })
     }
 
     /// A list of at most `count_max` byte strings of at most `bytes_max` each.

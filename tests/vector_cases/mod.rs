@@ -2,12 +2,19 @@
 //! and how each is judged from its text alone.
 
 mod archive;
+mod evidence;
 mod formats;
 mod index;
 mod index_file;
 mod index_rows;
 mod log;
 mod messages;
+// The builder that the tests inside of the crate use: it names nothing but
+// public items, by paths that the root of this crate has as well.
+#[path = "../../src/proof/testing.rs"]
+#[allow(dead_code)]
+mod origin;
+mod proof;
 mod proofs;
 mod spans;
 mod trust;
@@ -35,6 +42,8 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("tiles", proofs::tiles()),
         ("note", trust::notes()),
         ("directory", trust::directory()),
+        ("proof", proof::proofs()),
+        ("evidence", evidence::evidence()),
         ("log", log::log()),
         ("index", index::index()),
         ("archive", archive::archives()),
@@ -54,6 +63,7 @@ pub(crate) fn judge(file: &str, case: &Value) -> bool {
         "tiles" => proofs::judge_tiles(case),
         "note" => trust::judge_note(case),
         "directory" => trust::judge_directory(case),
+        "proof" | "evidence" => proof::judge_file(case),
         "log" => log::judge_log(case),
         "index" => index::judge_index(case),
         "archive" => archive::judge_archive(case),
