@@ -60,11 +60,7 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     let key = prepare(data, &origin)?;
     let store = data.open(options())?;
     let mut config = CatchUp::new(address, arguments.peer, origin);
-    if let Some(deadline) = arguments.deadline {
-        let deadline = Duration::from_secs(deadline.into());
-        config.connect_deadline = config.connect_deadline.min(deadline);
-        config.sync_deadline = Some(deadline);
-    }
+    config.sync_deadline = arguments.deadline.map(|s| Duration::from_secs(s.into()));
     let outcome = pull(&store, &key, &config);
     let view = store.view().clone();
     let closed = store.close();

@@ -24,7 +24,7 @@ use quinn::{Connection, ConnectionError, Endpoint, ReadError};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::frames::{FrameError, read_frame};
 use super::quic::{self, CloseCode, EndpointError};
@@ -66,7 +66,7 @@ pub struct CatchUp {
     /// frame or the end must have arrived by then; longer, but not for ever,
     /// if meanwhile the connection brings at least 32 KiB in each such time.
     pub frame_deadline: Duration,
-    /// The whole sync must be over by then.
+    /// The whole sync, the handshake included, must be over by then.
     pub sync_deadline: Option<Duration>,
 }
 
@@ -178,7 +178,9 @@ pub async fn catch_up<S: StoreMirror + 'static>(
 ) -> Result<Report, CatchUpError> {
     let client = quic::client_config(key, config.peer)?;
     let connecting = endpoint.connect_with(client, config.address, SERVER_NAME)?;
-    let connection = timeout(config.connect_deadline, connecting)
+    let begun = Instant::now();
+    let whole = config.sync_deadline.unwrap_or(Duration::MAX);
+    let connection = timeout(config.connect_deadline.min(whole), connecting)
         .await
         .map_err(|_| CatchUpError::TimedOut {
             what: "the handshake",
@@ -187,7 +189,7 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     let run = drive(&connection, store, config, progress);
     let result = match config.sync_deadline {
         None => run.await,
-        Some(deadline) => timeout(deadline, run)
+        Some(deadline) => timeout(deadline.saturating_sub(begun.elapsed()), run)
             .await
             .unwrap_or(Err(CatchUpError::TimedOut {
                 what: "the whole sync",

@@ -68,11 +68,7 @@ const fn cannot(says: &'static [&'static str]) -> Expect {
 }
 
 /// The origin signed two histories.
-const fn fork(
-    store: &'static str,
-    kind: &'static str,
-    says: &'static [&'static str],
-) -> Expect {
+const fn fork(store: &'static str, kind: &'static str, says: &'static [&'static str]) -> Expect {
     Expect {
         stores: (store, None),
         evidence: Some(kind),
@@ -153,10 +149,9 @@ pub(crate) const fn expect(attack: A) -> Expect {
         A::FlippedNode | A::OtherNode => lie(&["peer: directory: node", "the bytes hash to"]),
         A::FlippedOpening => lie(&["peer: directory: the opening of"]),
         A::MissingOpening => lie(&["peer: directory: node", "openings"]),
-        A::FlippedHeader
-        | A::FlippedRightHash
-        | A::OtherEntries
-        | A::ReorderedEntries => lie(&["peer: context", "do not fold"]).empty(),
+        A::FlippedHeader | A::FlippedRightHash | A::OtherEntries | A::ReorderedEntries => {
+            lie(&["peer: context", "do not fold"]).empty()
+        }
         A::FlippedInlinePayload => lie(&["peer: context", "payload does not match its hash"]),
         A::FlippedOutsidePayload => lie(&["peer: payload", "has other bytes"]),
         A::ReorderedRuns | A::DuplicatedRun | A::Gap => {

@@ -104,8 +104,16 @@ pub(crate) fn observe(attack: Attack, expect: &Expect) -> Observed {
     let bystander = bystander(attack, &place, &node, second.status == 0);
     let honest = contexts_of_honest();
     Observed {
-        peak_kib: pulls.iter().map(|pull| pull.resident_kib).max().unwrap_or(0),
-        longest: pulls.iter().map(|pull| pull.elapsed).max().unwrap_or_default(),
+        peak_kib: pulls
+            .iter()
+            .map(|pull| pull.resident_kib)
+            .max()
+            .unwrap_or(0),
+        longest: pulls
+            .iter()
+            .map(|pull| pull.elapsed)
+            .max()
+            .unwrap_or_default(),
         pulls,
         before,
         after,
@@ -142,14 +150,20 @@ impl Meeting {
     /// The victim has been shown one history and another mirror another one;
     /// now the victim pulls from that mirror.
     fn in_two_views(place: &Place, shown: &Shown, node: &str) -> Self {
-        place.run("n", &["init", "--mirror", &STORES.origin]).expect(0);
+        place
+            .run("n", &["init", "--mirror", &STORES.origin])
+            .expect(0);
         let peer = place.keys("n").1;
         let other = STORES.path("rewrite");
         let views = [(node, other.as_path())];
         let evil = Source::start(Attack::TwoViews, shown, &[&peer], &views);
         // The victim's history is another one from the start.
         fs::remove_dir_all(place.path("m")).unwrap();
-        STORES.mirror("mirror", &place.path("m"), &node_key(Attack::TwoViews, Who::Victim));
+        STORES.mirror(
+            "mirror",
+            &place.path("m"),
+            &node_key(Attack::TwoViews, Who::Victim),
+        );
         for name in ["m", "n"] {
             let ran = pull_from(place, name, &evil.address, &STORES.peer);
             ran.expect(0);

@@ -81,12 +81,48 @@ fn the_judge_is_not_content_with_anything_else() {
     assert_eq!(judge(&good, &seen), Vec::<String>::new());
 
     let lines = [
-        ("status", Expect { status: &[1], ..good }),
-        ("no pull failed", Expect { status: &[0, 3], ..good }),
-        ("is not in", Expect { says: &["peer: "], ..good }),
-        ("it shows", Expect { leaves: Leaves::Before, ..good }),
-        ("no evidence", Expect { evidence: Some("shrunk"), ..good }),
-        ("the next pull", Expect { evidence: Some("shrunk"), ..good }),
+        (
+            "status",
+            Expect {
+                status: &[1],
+                ..good
+            },
+        ),
+        (
+            "no pull failed",
+            Expect {
+                status: &[0, 3],
+                ..good
+            },
+        ),
+        (
+            "is not in",
+            Expect {
+                says: &["peer: "],
+                ..good
+            },
+        ),
+        (
+            "it shows",
+            Expect {
+                leaves: Leaves::Before,
+                ..good
+            },
+        ),
+        (
+            "no evidence",
+            Expect {
+                evidence: Some("shrunk"),
+                ..good
+            },
+        ),
+        (
+            "the next pull",
+            Expect {
+                evidence: Some("shrunk"),
+                ..good
+            },
+        ),
     ];
     for (says, line) in lines {
         let wrong = judge(&line, &seen);
@@ -95,7 +131,9 @@ fn the_judge_is_not_content_with_anything_else() {
 
     type Spoil = fn(&mut flow::Observed);
     let spoils: [(&str, Spoil); 13] = [
-        ("panicked", |seen| seen.pulls[0].stderr.push_str("panicked at")),
+        ("panicked", |seen| {
+            seen.pulls[0].stderr.push_str("panicked at")
+        }),
         ("memory", |seen| seen.peak_kib = RESIDENT_KIB_MAX + 1),
         ("memory", |seen| seen.peak_kib = 0),
         ("time", |seen| seen.longest = Duration::from_secs(21)),
@@ -111,7 +149,9 @@ fn the_judge_is_not_content_with_anything_else() {
         }),
         ("the bystander has", |seen| seen.bystander_evidence = 1),
         ("the honest source", |seen| seen.second.0 = 3),
-        ("after the honest source", |seen| seen.at_last.0.contexts.clear()),
+        ("after the honest source", |seen| {
+            seen.at_last.0.contexts.clear()
+        }),
         ("audit failed at last", |seen| seen.at_last.1 = false),
         ("the bystander", |seen| seen.bystander.1.clear()),
     ];

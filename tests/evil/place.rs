@@ -149,7 +149,10 @@ fn make_histories(place: &Place) {
     branch("honest", "held");
     append("honest", &late(4, 3, "and went on"));
     let more = lines("files", 2, &"g".repeat(6000)) + &lines("many", 300, "another of many");
-    append("honest", &(more + &lines("new", 2, "new") + &lines("newer", 2, "newer")));
+    append(
+        "honest",
+        &(more + &lines("new", 2, "new") + &lines("newer", 2, "newer")),
+    );
 
     for to in ["two_texts", "same_size", "rewrite", "shrunk", "dropped"] {
         branch("before", to);
@@ -200,7 +203,13 @@ fn serve_honest(dir: &Path) -> (String, ChildStdin) {
     shell.args(["-c", script, "sh"]).arg(dir);
     shell.arg(serve.get_program()).arg("--data");
     shell.arg(dir.join("honest-served"));
-    shell.args(["serve", "--no-grpc", "--listen", "127.0.0.1:0", "--allow-file"]);
+    shell.args([
+        "serve",
+        "--no-grpc",
+        "--listen",
+        "127.0.0.1:0",
+        "--allow-file",
+    ]);
     shell.arg(file);
     let (_, stdin, address) = listening(shell);
     (address, stdin)

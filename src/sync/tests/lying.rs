@@ -129,6 +129,16 @@ fn streams_that_are_too_short_or_too_long_are_the_peers_fault() {
 }
 
 #[test]
+fn nodes_after_the_last_one_are_surplus_although_the_descent_is_over() {
+    let mut l = FakeLedger::new(1);
+    // One node: with it everything is known that the descent is for.
+    l.append("a", &texts(0..3));
+    l.publish();
+    let fault = peer(lie(&l, Kind::Nodes, |frame| vec![frame; 3]));
+    assert_eq!(fault, PeerFault::Surplus { what: "the nodes" });
+}
+
+#[test]
 fn a_total_of_bytes_ends_a_sync() {
     let l = ledger();
     let store = FakeMirror::default();

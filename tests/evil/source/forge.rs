@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use converge_ledger::directory::{
-    Change, MemoryDirectory, Node, Opening, Slot, apply, empty_root,
-};
+use converge_ledger::directory::{Change, MemoryDirectory, Node, Opening, Slot, apply, empty_root};
 use converge_ledger::entry::{ContextId, Draft};
 use converge_ledger::hash::Hash;
 use converge_ledger::head::Head;
@@ -173,7 +171,8 @@ fn invalid_entries() -> (Opening, Vec<Vec<u8>>) {
         let payload = format!("entry {sequence}").into_bytes();
         let draft = Draft::new("key", payload.clone()).unwrap();
         let header = draft.header(sequence, lamport, sequence);
-        tree.append(builder.push(&header, &payload).unwrap()).unwrap();
+        tree.append(builder.push(&header, &payload).unwrap())
+            .unwrap();
     }
     let mut run = Vec::new();
     builder.finish_into(&mut run);

@@ -20,7 +20,8 @@ impl Span {
             return None;
         };
         let number = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().unwrap());
-        let (hashes, mut rest) = body[SPAN_FIXED_BYTES..].split_at(usize::from(body[1]) * Hash::LEN);
+        let (hashes, mut rest) =
+            body[SPAN_FIXED_BYTES..].split_at(usize::from(body[1]) * Hash::LEN);
         let right = hashes.chunks(Hash::LEN);
         let mut runs = Vec::new();
         while let Some((len, after)) = rest.split_first_chunk() {
@@ -59,7 +60,9 @@ pub(crate) fn flip_header(run: &[u8]) -> Vec<u8> {
 /// A byte of the last payload that lies within the run, flipped.
 pub(crate) fn flip_payload(run: &[u8]) -> Vec<u8> {
     let decoded = Run::decode(run).unwrap();
-    let payloads = decoded.entries().filter_map(|entry| entry.unwrap().inline_payload);
+    let payloads = decoded
+        .entries()
+        .filter_map(|entry| entry.unwrap().inline_payload);
     let longest = payloads.max_by_key(|payload| payload.len()).unwrap();
     flipped(run, find(run, longest))
 }

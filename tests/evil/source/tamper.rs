@@ -97,10 +97,9 @@ const fn place(attack: Attack) -> Place {
         A::FlippedOutsidePayload | A::WithheldPayload | A::EchoPayload | A::EndlessPayloads => {
             Place::Payloads
         }
-        A::RefusesConsistency
-        | A::LiesInConsistency
-        | A::FailingProof
-        | A::EchoConsistency => Place::Consistency,
+        A::RefusesConsistency | A::LiesInConsistency | A::FailingProof | A::EchoConsistency => {
+            Place::Consistency
+        }
         A::RefusesEverything | A::ResetsEverything | A::ClosesAtRandom => Place::Everywhere,
     }
 }
@@ -160,7 +159,13 @@ fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
     let noise = || Act::Endless(vec![0; NOISE_BYTES]);
     match world.attack {
         Attack::ReplayedOldHead => {
-            let old = world.other.as_ref().unwrap().newest_head().unwrap().unwrap();
+            let old = world
+                .other
+                .as_ref()
+                .unwrap()
+                .newest_head()
+                .unwrap()
+                .unwrap();
             let notes = vec![old.note_bytes()];
             encoded(&Reply::Head { notes })
         }
@@ -324,7 +329,9 @@ fn change(attack: Attack, span: &mut Span) {
 fn same_size(view: &View, context: &ContextId) -> Option<Vec<Vec<u8>>> {
     let contexts = view.contexts(None, 1000).unwrap();
     let size = view.signed_size(context).unwrap()?;
-    let other = contexts.into_iter().find(|c| c.id != *context && c.size == size)?;
+    let other = contexts
+        .into_iter()
+        .find(|c| c.id != *context && c.size == size)?;
     let request = Request::Entries {
         context: other.id,
         after_sequence: 0,
