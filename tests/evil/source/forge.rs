@@ -152,10 +152,10 @@ fn invalid_root(nodes: &mut HashMap<Hash, OpenedNode>, head: &mut Head) {
     let root = Node::decode(&opened.node).unwrap();
     let mut slots = *root.slots();
     let child = slots.iter_mut().find_map(|slot| match slot {
-        Slot::Child { sums, .. } => Some(sums),
+        Slot::Child { entries, .. } => Some(entries),
         _ => None,
     });
-    child.unwrap().entries += 1;
+    *child.unwrap() += 1;
     let root = Node::new(0, slots).unwrap();
     opened.node = root.encode();
     head.directory_root = root.hash();
