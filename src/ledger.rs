@@ -8,8 +8,10 @@
 
 use crate::directory::{Opening, ReadDirectory};
 use crate::entry::ContextId;
+use crate::evidence::Evidence;
 use crate::hash::Hash;
-use crate::head::SignedHead;
+use crate::head::{HeadOrder, SignedHead};
+use crate::note::VerifierKey;
 use crate::run::{Accumulator, CheckedPayload, CheckedSpan};
 use crate::tree::NodeId;
 
@@ -22,6 +24,9 @@ pub struct OpenedNode {
     pub openings: Vec<Opening>,
 }
 
+/// An entry's header and its inline payload.
+pub type EntryParts = (Vec<u8>, Vec<u8>);
+
 /// A ledger as a source serves it: stateless, verified, clipped to a head.
 pub trait ReadLedger: Send + Sync {
     /// Why a read failed: always the local disk, never the asker.
@@ -29,6 +34,10 @@ pub trait ReadLedger: Send + Sync {
 
     /// The newest head that may be told to others.
     fn newest_head(&self) -> Result<Option<SignedHead>, Self::Error>;
+
+    /// Rotations of the origin's key ordered above `order`, ascending; all of
+    /// them without one.
+    fn rotations_after(&self, order: Option<HeadOrder>) -> Result<Vec<SignedHead>, Self::Error>;
 
     /// A directory node by hash, if it belongs to a head still served.
     fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, Self::Error>;
@@ -52,6 +61,11 @@ pub trait ReadLedger: Send + Sync {
 
     /// A payload of more than 4 KiB, by hash.
     fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// An entry's header and its inline payload, which is empty for one of more
+    /// than 4 KiB. `None` if there is no such entry in the newest head.
+    fn entry_parts(&self, id: &ContextId, sequence: u64)
+    -> Result<Option<EntryParts>, Self::Error>;
 }
 
 /// One context at one size, as an archive is made of it.
@@ -98,6 +112,18 @@ pub struct SeenHead {
     pub openings: Vec<Opening>,
 }
 
+/// That an origin has signed two histories, and whether an operator has said
+/// which of them is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkState {
+    /// BLAKE3 of the evidence file.
+    pub evidence: Hash,
+    /// What it proves, in words.
+    pub verdict: String,
+    /// True if it was said.
+    pub resolved: bool,
+}
+
 /// What a mirror knows of itself.
 pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Send + Sync {
     /// Why a read failed: always the local disk.
@@ -115,6 +141,29 @@ pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Sen
 
     /// True if a payload of more than 4 KiB is stored and still intact.
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Self::Failure>;
+
+    /// The newest evidence against the origin, if there is any.
+    fn fork(&self) -> Result<Option<ForkState>, Self::Failure>;
+
+    /// The context with this path hash, if one is known.
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, Self::Failure>;
+
+    /// The key whose heads count now.
+    fn origin_key(&self) -> VerifierKey;
+
+    /// The key that the mirror was made with.
+    fn pinned_key(&self) -> VerifierKey;
+
+    /// The rotations that lead from the pinned key to the current one, in
+    /// order.
+    fn rotations(&self) -> Result<Vec<SignedHead>, Self::Failure>;
+
+    /// The root of a context at a size it has or had, also beyond the complete
+    /// head; `None` if it is not known or smaller.
+    fn root_at(&self, id: &ContextId, size: u64) -> Result<Option<Hash>, Self::Failure>;
+
+    /// Complete nodes of a context's tree, all within the size it has.
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, Self::Failure>;
 }
 
 /// What a mirror may ask to be stored, in this order: a seen head, spans under
@@ -135,6 +184,12 @@ pub enum Ingest {
     Payloads(Vec<CheckedPayload>),
     /// Every context of the seen head is present.
     Complete(SignedHead),
+    /// A rotation of the current key, before anything that the new key alone
+    /// signed. A head that was seen under the old key and is not complete is
+    /// forgotten with it.
+    Rotation(SignedHead),
+    /// Proof that the origin has signed two histories.
+    Evidence(Evidence),
 }
 
 /// Told once whether something that was to be stored is durable.

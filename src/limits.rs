@@ -67,6 +67,19 @@ pub const PROOF_BYTES_MAX: usize = 16 << 20;
 pub const STORE_PROOF_BYTES_MAX: usize = 256 << 20;
 /// Bytes of an evidence file: 2 MiB.
 pub const EVIDENCE_BYTES_MAX: usize = 2 << 20;
+/// Evidence in the log of a mirror.
+pub const EVIDENCE_RECORDS_MAX: usize = 16;
+/// Records of a log that make up whom a store believes: rotations, evidence,
+/// and what an operator said to it.
+pub const TRUST_RECORDS_MAX: usize = ROTATIONS_MAX + 2 * EVIDENCE_RECORDS_MAX;
+/// Notes that a frozen store keeps, to tell whether they still count.
+pub const FROZEN_NOTES_MAX: usize = NOTES_PER_REPLY_MAX;
+/// Heads that the index keeps whatever their time: the newest.
+pub const HEADS_KEPT: usize = 1000;
+/// Of older heads it keeps the first of every span of this length: a minute.
+pub const HEADS_SPAN_NS: u64 = 60_000_000_000;
+/// Records looked at to find a head that the index does not keep.
+pub const HEAD_SCAN_RECORDS_MAX: usize = 1 << 18;
 
 /// Directory nodes are at depths `0..DIRECTORY_DEPTH_MAX`.
 pub const DIRECTORY_DEPTH_MAX: usize = 64;
@@ -176,6 +189,7 @@ const _: () = {
     assert!(DIRECTORY_CHILD_BYTES <= DIRECTORY_ENTRY_BYTES);
     assert!(NOTE_TEXT_BYTES_MAX < NOTE_BYTES_MAX);
     assert!(ROTATIONS_MAX < NOTES_PER_REPLY_MAX);
+    assert!(TRUST_RECORDS_MAX <= 0xffff);
     // Two notes, the rotations and takeovers between them, two paths in base64,
     // a proof, and room for the names of lines.
     assert!(

@@ -117,7 +117,9 @@ mod store {
 
     use converge_ledger::directory::Opening;
     use converge_ledger::entry::{ContextId, Draft};
+    use converge_ledger::evidence::Evidence;
     use converge_ledger::hash::{self, Hash};
+    use converge_ledger::head::{Head, SignedHead, sign_head};
     use converge_ledger::ledger::{
         HistoryPart, Ingest, ReadHistory, ReadLedger, ReadMirror, SeenHead,
     };
@@ -291,6 +293,63 @@ mod store {
         write_once("loaded", &[9; 32], &disk);
     }
 
+    fn key(name: &str, seed: u8) -> SignerKey {
+        SignerKey::from_seed(OriginName::new(name).unwrap(), &[seed; 32])
+    }
+
+    /// A store whose key was rotated twice.
+    #[test]
+    #[ignore = "writes tests/vectors/rotated.json if it is not there"]
+    fn make_rotated() {
+        let (disk, store) = new_store("rotated.example", 11, StoreRole::Own);
+        put(&store, &[("a", b"one")]);
+        store.publish().unwrap();
+        put(&store, &[("a", b"two")]);
+        store.rotate(key("rotated.example", 12)).unwrap();
+        put(&store, &[("b", b"uno")]);
+        store.rotate(key("rotated.example", 13)).unwrap();
+        put(&store, &[("b", b"due")]);
+        store.close().unwrap();
+        write_once("rotated", &[13; 32], &disk);
+    }
+
+    /// A mirror that followed a rotation, and whose origin then signed a second
+    /// history.
+    #[test]
+    #[ignore = "writes tests/vectors/followed.json if it is not there"]
+    fn make_followed() {
+        let name = "followed.example";
+        let (_, source) = new_store(name, 14, StoreRole::Own);
+        let (disk, mirror) = new_store(name, 14, StoreRole::Mirror);
+        let stored = |item| {
+            let (sender, receiver) = channel();
+            mirror.ingest(item, Box::new(move |done| sender.send(done).unwrap()));
+            receiver.recv().unwrap().unwrap();
+        };
+        put(&source, &[("a", b"one")]);
+        catch_up(&source, &mirror, &["a"]);
+        put(&source, &[("a", b"two")]);
+        let rotation = source.rotate(key(name, 15)).unwrap();
+        stored(Ingest::Rotation(rotation.clone()));
+        catch_up(&source, &mirror, &["a"]);
+        let head = mirror.view().head().unwrap();
+        let other = Head {
+            time_ns: head.head().time_ns + 1,
+            ..head.head().clone()
+        };
+        let key = key(name, 15);
+        let other = sign_head(&other, &key).unwrap();
+        let other = SignedHead::open(&other, key.verifier()).unwrap();
+        let evidence = Evidence::of_heads(vec![rotation.note_bytes()], &head, &other).unwrap();
+        stored(Ingest::Evidence(evidence.clone()));
+        let root = head.head().directory_root;
+        mirror.resolve(evidence.hash(), root).unwrap();
+        put(&source, &[("b", b"uno")]);
+        catch_up(&source, &mirror, &["b"]);
+        mirror.close().unwrap();
+        write_once("followed", &[15; 32], &disk);
+    }
+
     fn audited(disk: &MemoryDisk) -> Option<AuditReport> {
         let report = audit(disk, &mut |_| ()).ok()?;
         report.first_bad.is_none().then_some(report)
@@ -298,7 +357,9 @@ mod store {
 
     #[test]
     fn the_logs_audit_as_they_say() {
-        for name in ["store", "mirror", "indexed", "loaded"] {
+        for name in [
+            "store", "mirror", "indexed", "loaded", "rotated", "followed",
+        ] {
             let file = committed(name);
             let report = audited(&disk_of(&log_of(name))).expect("a clean audit");
             assert_eq!(report.origin, file["vkey"].as_str().unwrap());
@@ -316,7 +377,9 @@ mod store {
     /// Every byte of the log below its last mark matters.
     #[test]
     fn a_changed_byte_anywhere_is_found() {
-        for name in ["store", "mirror", "indexed", "loaded"] {
+        for name in [
+            "store", "mirror", "indexed", "loaded", "rotated", "followed",
+        ] {
             let files = log_of(name);
             let last = files.keys().next_back().unwrap();
             assert!(audited(&disk_of(&files)).is_some());
@@ -337,6 +400,7 @@ mod index {
 
     use converge_ledger::entry::{ContextId, Draft};
     use converge_ledger::hash::Hash;
+    use converge_ledger::head::HeadOrder;
     use converge_ledger::ledger::ReadLedger;
     use converge_ledger::note::{OriginName, SignerKey};
     use converge_ledger::store::disk::{Disk, MemoryDisk};
@@ -355,7 +419,8 @@ mod index {
         let seed: [u8; 32] = unhex(&file["origin_seed"]).try_into().unwrap();
         let vkey = file["vkey"].as_str().unwrap();
         let name = OriginName::new(vkey.split('+').next().unwrap()).unwrap();
-        let signer = (log != "mirror").then(|| SignerKey::from_seed(name, &seed));
+        let mirror = matches!(log, "mirror" | "followed");
+        let signer = (!mirror).then(|| SignerKey::from_seed(name, &seed));
         Store::open(Arc::new(disk.clone()), options(), signer)
     }
 
@@ -373,7 +438,7 @@ mod index {
 
     #[test]
     fn the_index_holds_what_the_chapter_makes_of_the_log() {
-        for log in [INDEXED, "store", "mirror", "loaded"] {
+        for log in [INDEXED, "store", "mirror", "loaded", "rotated", "followed"] {
             let disk = with_index(log);
             assert_eq!(index_of(log, &disk).rows(), rows_of(log), "{log}");
             let again = open(log, &disk).unwrap();
@@ -393,6 +458,11 @@ mod index {
         for (table, key) in rows_of(INDEXED).keys() {
             if *table == 10 {
                 let _ = view.opened_node(&Hash::from_slice(key).unwrap());
+            }
+            if *table == 12 {
+                let number = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().unwrap());
+                let (term, epoch) = (number(0), number(8));
+                let _ = view.head_at(HeadOrder { term, epoch });
             }
         }
         let draft = |payload: Vec<u8>, request: &str| {

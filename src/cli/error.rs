@@ -289,6 +289,12 @@ impl From<SyncError> for CliError {
             }
             SyncError::Peer(_) => Self::verification(error)
                 .hint("Nothing unverified was stored. Pull from another peer of this origin."),
+            SyncError::Forked(_) | SyncError::Local(LocalFault::Forked { .. }) => {
+                Self::verification(error).hint(
+                    "The entries held here stay as they are. The evidence is in the data \
+                     directory: it verifies with the origin's public key alone.",
+                )
+            }
             SyncError::Origin(_) => Self::verification(error).hint(
                 "The origin signed what cannot be true. The entries held here stay as they are.",
             ),

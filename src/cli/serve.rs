@@ -143,7 +143,7 @@ async fn serve(
     let quic = async {
         if let Some(endpoint) = endpoint {
             let ledger = Arc::new(store.view().clone());
-            node::serve(endpoint, ledger, ServeLimits::default(), stopped()).await;
+            node::serve(endpoint, ledger, ServeLimits::default(), None, stopped()).await;
         }
     };
     let grpc = async {

@@ -245,7 +245,13 @@ const fn whole(root: &Hash, sums: Sums) -> Slot {
     }
 }
 
-fn check_openings(hash: &Hash, node: &Node, openings: &[Opening]) -> Result<(), DirectoryError> {
+/// Checks that a node came with one opening per entry slot, each the one that is
+/// committed to.
+pub(crate) fn check_openings(
+    hash: &Hash,
+    node: &Node,
+    openings: &[Opening],
+) -> Result<(), DirectoryError> {
     let entries = || {
         node.slots().iter().filter_map(|slot| match slot {
             Slot::Entry {

@@ -15,6 +15,8 @@
 //! * `update`: a batch of changes to new nodes and retired ones;
 //! * `path`: proves one context present or absent;
 //! * `diff`: a mirror's descent to what changed;
+//! * `review`: the same towards an older directory;
+//! * `trace`: both paths to one context on which two directories differ;
 //! * `seen`: the stored form of a descent's result.
 //!
 //! The trie lives in no structure of its own: nodes are found by hash through
@@ -38,7 +40,9 @@ pub mod diff;
 pub mod node;
 pub mod opening;
 pub mod path;
+pub mod review;
 pub mod seen;
+pub mod trace;
 pub mod update;
 
 #[cfg(test)]
@@ -48,7 +52,9 @@ pub use diff::{Changed, Diff, DiffError, Held};
 pub use node::{Node, Prefix, SLOTS, Slot, Sums, empty_root};
 pub use opening::{Opening, commitment, path_hash};
 pub use path::{Found, Path};
+pub use review::{Review, ReviewError};
 pub use seen::{OpeningsPart, Seen};
+pub use trace::{Aim, Next, Trace, TraceError, Traced};
 pub use update::{Change, Update, UpdateError, apply};
 
 /// Finds nodes by hash.

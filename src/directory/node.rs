@@ -149,6 +149,12 @@ impl Prefix {
         self.depth
     }
 
+    /// The digit at `depth`, if the place is below that depth.
+    #[must_use]
+    pub fn nibble(&self, depth: u8) -> u8 {
+        self.nibbles.nibble(depth)
+    }
+
     /// The place one level down under `slot`.
     #[must_use]
     pub fn child(&self, slot: u8) -> Self {

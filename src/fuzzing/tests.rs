@@ -173,9 +173,14 @@ fn write_frames() {
         },
         Request::Payloads { hashes },
         Request::Consistency {
-            context,
+            context: context.clone(),
             from: 1,
             to: 4,
+        },
+        Request::Inclusion {
+            context,
+            sequence: 2,
+            size: 4,
         },
     ];
     let disk = segment::written();

@@ -4,12 +4,38 @@
 use std::sync::{Arc, LazyLock};
 
 use super::{Input, segment};
+use crate::entry::leaf_hash;
 use crate::store::{Store, View};
 use crate::sync::message::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, Reply, Request};
 use crate::sync::source;
+use crate::tree::{LeafIndex, TreeSize, inclusion};
 
 static SERVED: LazyLock<View> =
     LazyLock::new(|| Store::open_read_only(Arc::new(segment::written())).unwrap());
+
+/// What a source proves, holds.
+fn holds(request: &Request, reply: &Reply<'_>) {
+    let Reply::Inclusion {
+        context,
+        sequence,
+        size,
+        header,
+        hashes,
+        ..
+    } = reply
+    else {
+        return;
+    };
+    let asked = Request::Inclusion {
+        context: context.clone(),
+        sequence: *sequence,
+        size: *size,
+    };
+    assert_eq!(*request, asked);
+    let (index, leaf) = (LeafIndex::new(sequence - 1), leaf_hash(header));
+    let root = inclusion::root(&leaf, index, TreeSize::new(*size), hashes).unwrap();
+    assert_eq!(root, SERVED.root_at(context, *size).unwrap());
+}
 
 /// What decodes encodes to the same bytes; every request is answered with
 /// whole frames, and the answer ends.
@@ -40,6 +66,7 @@ pub fn wire_message(data: &[u8]) {
     while let Some(frame) = answer.next_frame(&*SERVED).unwrap() {
         assert!(frame.len() <= FRAME_BYTES_MAX);
         let reply = Reply::decode(&frame).unwrap();
+        holds(&request, &reply);
         assert_eq!(reply.encode().unwrap(), frame);
         frames += 1;
         assert!(frames < 1000, "an answer without end");

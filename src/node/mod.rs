@@ -4,6 +4,9 @@
 //! * `quic`: the endpoint, its limits and close codes;
 //! * `serve`: answers mirrors from a ledger;
 //! * `mirror`: catches a store up with a source;
+//! * `audit`: verifies all a source shows, or some of it, and stores nothing;
+//! * `ask`: asks a node for its newest notes;
+//! * `drive`: what runs an engine against a source;
 //! * `frames`: whole frames on a stream, with deadlines;
 //! * `archives`: snapshots of a store written out and read in;
 //! * `clock`: the only place that reads time.
@@ -12,16 +15,21 @@
 //! the caller. Reads of a ledger block and run on blocking threads.
 
 pub mod archives;
+mod ask;
+pub mod audit;
 pub mod clock;
+mod drive;
 mod frames;
 pub mod mirror;
 pub mod quic;
 pub mod serve;
 pub mod tls;
 
+pub use ask::ask_head;
+pub use audit::{RemoteAudit, RemoteAuditOptions, audit_remote};
 pub use mirror::{CatchUp, CatchUpError, Progress, catch_up};
 pub use quic::{CloseCode, EndpointError, client, listen};
-pub use serve::{ServeLimits, serve};
+pub use serve::{ServeLimits, Shown, serve};
 pub use tls::{NodeId, NodeKey};
 
 #[cfg(test)]

@@ -107,8 +107,13 @@ impl AnswerError {
     }
 }
 
+/// Told the newest note of an asker, before it is answered. It is not verified,
+/// and the call must be quick: whoever is told judges it later.
+pub type Shown = Arc<dyn Fn(&NodeId, &[u8]) + Send + Sync>;
+
 struct Shared<L> {
     ledger: Arc<L>,
+    shown: Option<Shown>,
     limits: ServeLimits,
     answers: Arc<Semaphore>,
     peers: Peers,
@@ -125,14 +130,17 @@ struct Traffic {
 }
 
 /// Answers mirrors until `shutdown` completes, then closes every connection.
+/// `shown` is told what askers show of their newest notes, on a blocking thread.
 pub async fn serve<L: ReadLedger + 'static>(
     endpoint: Endpoint,
     ledger: Arc<L>,
     limits: ServeLimits,
+    shown: Option<Shown>,
     shutdown: impl Future<Output = ()>,
 ) {
     let shared = Arc::new(Shared {
         ledger,
+        shown,
         limits,
         answers: Arc::new(Semaphore::new(limits.answers_max)),
         peers: Mutex::new(HashMap::new()),
@@ -257,7 +265,8 @@ async fn answer_streams<L: ReadLedger + 'static>(
                 }
             },
         };
-        streams.spawn(stream(Arc::clone(shared), Arc::clone(&traffic), send, recv));
+        let shared = Arc::clone(shared);
+        streams.spawn(stream(shared, peer, Arc::clone(&traffic), send, recv));
     }
 }
 
@@ -278,11 +287,12 @@ fn end_connection(connection: &Connection, peer: NodeId, error: &AnswerError) ->
 
 async fn stream<L: ReadLedger + 'static>(
     shared: Arc<Shared<L>>,
+    peer: NodeId,
     traffic: Arc<Traffic>,
     mut send: SendStream,
     mut recv: RecvStream,
 ) -> Result<(), AnswerError> {
-    let result = answer(&shared, &traffic, &mut send, &mut recv).await;
+    let result = answer(&shared, peer, &traffic, &mut send, &mut recv).await;
     if let Err(error) = &result {
         let code = error.code().code();
         let _ = send.reset(code);
@@ -293,6 +303,7 @@ async fn stream<L: ReadLedger + 'static>(
 
 async fn answer<L: ReadLedger + 'static>(
     shared: &Shared<L>,
+    peer: NodeId,
     traffic: &Traffic,
     send: &mut SendStream,
     recv: &mut RecvStream,
@@ -315,9 +326,14 @@ async fn answer<L: ReadLedger + 'static>(
     // more than a share of the places.
     let _own = traffic.answers.acquire().await;
     let _permit = shared.answers.acquire().await;
+    let mut shown = shared.shown.clone();
     loop {
         let ledger = Arc::clone(&shared.ledger);
+        let tell = shown.take();
         let next = tokio::task::spawn_blocking(move || {
+            if let (Some(tell), Some(note)) = (tell, answer.shown_note()) {
+                tell(&peer, note);
+            }
             let frame = answer
                 .next_frame(&*ledger)
                 .map_err(|error| error.to_string());

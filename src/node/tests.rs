@@ -41,7 +41,7 @@ impl Server {
         let address = endpoint.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { _ = stopped.await };
-        let task = tokio::spawn(serve(endpoint, Arc::new(ledger), limits, shutdown));
+        let task = tokio::spawn(serve(endpoint, Arc::new(ledger), limits, None, shutdown));
         Self {
             address,
             stop: Some(stop),

@@ -216,6 +216,7 @@ const fn of_store(error: &StoreError) -> Answer {
             Code::Unavailable,
             "; nothing is lost: try again when the server has been restarted",
         ),
+        StoreError::Frozen(_) => (Code::FailedPrecondition, OPERATOR),
         StoreError::Refused(_) | StoreError::Run(_) => (
             Code::FailedPrecondition,
             "; it does not continue what is stored",
@@ -226,6 +227,7 @@ const fn of_store(error: &StoreError) -> Answer {
         | StoreError::AlreadyAStore
         | StoreError::WrongStore { .. }
         | StoreError::WrongKey { .. }
+        | StoreError::StateGone { .. }
         | StoreError::NotClosed => (Code::Internal, OPERATOR),
     }
 }

@@ -18,15 +18,16 @@ use self::index::IndexCheck;
 use super::StoreError;
 use super::body::{self, StoreRole};
 use super::disk::Disk;
+use super::guard::check_note;
 use super::index::{Inconsistency, Index};
 use super::layout::list_segments;
+use super::log::LogReader;
 use super::record::{Position, RecordHeader, RecordType};
 use super::recover::{Replayed, Start, replay_with};
 use super::replay::ReplayError;
 use super::scan::{OpenSegment, ScannedGroup, open_segment};
 use crate::encoding::Reader;
 use crate::hash::{self, Hash};
-use crate::head::SignedHead;
 use crate::limits::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
 use crate::run::{Run, RunError};
 
@@ -103,13 +104,13 @@ pub fn audit_with(
     let (replayed, mut verdict) = replay_with(disk, Start::default(), &mut observe)?;
     let audited_index = index_check.finish(verdict.is_ok());
     if verdict.is_ok() {
-        verdict = check_end(&replayed);
+        verdict = check_end(disk, &replayed);
     }
     let index = &replayed.index;
     let head = index.published.head().map(|head| head.head().clone());
     let mut report = AuditReport {
         role: index.role,
-        origin: index.origin.to_string(),
+        origin: index.chain.pinned().to_string(),
         contexts: index.context_count(),
         entries: index.entries,
         bytes: replayed.bytes_read,
@@ -170,7 +171,7 @@ fn check_group(
 }
 
 /// Tiles against accumulators, and `head.note` against the log.
-fn check_end(replayed: &Replayed) -> Result<(), StoreError> {
+fn check_end(disk: &dyn Disk, replayed: &Replayed) -> Result<(), StoreError> {
     let position = replayed.end;
     let wrong = |what| StoreError::Inconsistent {
         position,
@@ -182,18 +183,7 @@ fn check_end(replayed: &Replayed) -> Result<(), StoreError> {
             .map_err(|_| wrong("tiles and accumulator disagree"))?;
     }
     if let Some(note) = &replayed.head_note {
-        let noted =
-            replayed
-                .index
-                .open_head(&note.note)
-                .map_err(|error| StoreError::Inconsistent {
-                    position: note.position,
-                    error,
-                })?;
-        let known = replayed.index.published.head().map(SignedHead::order);
-        if known < Some(noted.order()) {
-            return Err(wrong("head.note holds a head that the log does not"));
-        }
+        check_note(note, &LogReader::over(disk), &replayed.index)?;
     }
     Ok(())
 }

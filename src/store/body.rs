@@ -116,6 +116,26 @@ pub(crate) fn get_payload(body: &[u8]) -> Result<(Hash, &[u8]), DecodeError> {
     Ok((hash, r.rest()))
 }
 
+/// Appends the body of a `resolved` record: evidence, directory root.
+pub(crate) fn put_resolved(evidence: &Hash, root: &Hash, out: &mut Vec<u8>) {
+    out.extend_from_slice(evidence.as_bytes());
+    out.extend_from_slice(root.as_bytes());
+}
+
+/// Reads the body of a `resolved` record.
+pub(crate) fn get_resolved(body: &[u8]) -> Result<(Hash, Hash), DecodeError> {
+    let mut r = Reader::new(body);
+    let evidence = r.hash("evidence")?;
+    let root = r.hash("directory root")?;
+    r.finish("resolved record")?;
+    Ok((evidence, root))
+}
+
+/// Appends the body of a `note` record.
+pub(crate) fn put_note(note: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(note);
+}
+
 /// Appends the body of a `head` record: position covered, note.
 pub(crate) fn put_head(covered: Position, note: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&covered.as_u64().to_le_bytes());

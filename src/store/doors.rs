@@ -8,8 +8,9 @@ use super::view::{View, from_build};
 use crate::directory::{Node, Opening, ReadDirectory, Slot, commitment};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
-use crate::head::SignedHead;
-use crate::ledger::{OpenedNode, ReadLedger, ReadMirror, SeenHead};
+use crate::head::{HeadOrder, SignedHead};
+use crate::ledger::{EntryParts, ForkState, OpenedNode, ReadLedger, ReadMirror, SeenHead};
+use crate::note::VerifierKey;
 use crate::run::Accumulator;
 use crate::tree::{BuildError, NodeId, ReadNodes};
 
@@ -18,6 +19,13 @@ impl ReadLedger for View {
 
     fn newest_head(&self) -> Result<Option<SignedHead>, StoreError> {
         Ok(self.head())
+    }
+
+    fn rotations_after(&self, order: Option<HeadOrder>) -> Result<Vec<SignedHead>, StoreError> {
+        let index = self.index();
+        let rotations = index.chain.rotations();
+        let later = rotations.filter(|head| Some(head.order()) > order);
+        Ok(later.cloned().collect())
     }
 
     fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, StoreError> {
@@ -38,7 +46,7 @@ impl ReadLedger for View {
             let Some(id) = self.name_of_path(&path)? else {
                 return Err(self.lose("a directory entry of no context"));
             };
-            let root = self.root_at(&id, entries)?;
+            let root = View::root_at(self, &id, entries)?;
             if commitment(id.as_str(), entries, &root) != signed {
                 // A tile that is not the tree's: whoever asks must not be told.
                 return Err(self.lose("a root is not the one a directory commits to"));
@@ -87,6 +95,16 @@ impl ReadLedger for View {
         }
         self.stored_payload(hash).map(Some)
     }
+
+    fn entry_parts(&self, id: &ContextId, sequence: u64) -> Result<Option<EntryParts>, StoreError> {
+        let Some(view) = self.look_up(id)? else {
+            return Ok(None);
+        };
+        if sequence == 0 || sequence > self.signed_entries(id)?.unwrap_or(0) {
+            return Ok(None);
+        }
+        self.stored_parts(&view, sequence).map(Some)
+    }
 }
 
 impl ReadDirectory for View {
@@ -122,6 +140,37 @@ impl ReadMirror for View {
 
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, StoreError> {
         self.payload_intact(hash)
+    }
+
+    fn fork(&self) -> Result<Option<ForkState>, StoreError> {
+        Ok(View::fork(self))
+    }
+
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, StoreError> {
+        self.name_of_path(path)
+    }
+
+    fn origin_key(&self) -> VerifierKey {
+        self.origin()
+    }
+
+    fn pinned_key(&self) -> VerifierKey {
+        self.index().chain.pinned().clone()
+    }
+
+    fn rotations(&self) -> Result<Vec<SignedHead>, StoreError> {
+        self.rotations_after(None)
+    }
+
+    fn root_at(&self, id: &ContextId, size: u64) -> Result<Option<Hash>, StoreError> {
+        match self.look_up(id)? {
+            Some(view) if size <= view.state.after.size() => self.root_of(&view, size).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
+        ReadLedger::tree_nodes(self, id, nodes)
     }
 }
 

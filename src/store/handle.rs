@@ -7,25 +7,30 @@ use std::thread::{self, JoinHandle};
 
 use super::body::StoreRole;
 use super::disk::{Access, Disk};
+use super::frozen::{self, Frozen};
+use super::guard::{self, Past};
 use super::index::base::Alone;
 use super::index::filter::RequestFilter;
 use super::index::{Base, Index};
 use super::indexer::{Indexer, Mailbox, Work};
 use super::ingest::span_cost;
-use super::keeper::Keeper;
+use super::keeper::{Found, Keeper};
+use super::keys;
 use super::layout;
 use super::load::{LoadDone, LoadStep};
 use super::log::LogReader;
 use super::queue::{Queue, Refused};
 use super::recover::{self, FAILED_FILE, Replayed, Start};
+use super::rotate::Signing;
 use super::view::View;
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use super::{AppendError, Appended, StoreError, StoreOptions};
 use crate::entry::{ContextId, Draft};
+use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, StoreMirror};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_BYTES_MIN};
-use crate::note::SignerKey;
+use crate::note::{SignerKey, VerifierKey};
 
 /// Entries of a single request.
 const REQUEST_ENTRIES_MAX: usize = 16_384;
@@ -54,6 +59,15 @@ pub(super) enum Command {
     Publish {
         done: PublishDone,
     },
+    Rotate {
+        new: Box<SignerKey>,
+        done: PublishDone,
+    },
+    Resolve {
+        evidence: Hash,
+        root: Hash,
+        done: StoreDone,
+    },
 }
 
 /// An open store: the handle to its writer. Clones share it.
@@ -65,6 +79,8 @@ struct Inner {
     queue: Arc<Queue<Command>>,
     view: View,
     failed: Arc<OnceLock<String>>,
+    frozen: Arc<OnceLock<Frozen>>,
+    disk: Arc<dyn Disk>,
     thread: Mutex<Option<WriterThread>>,
     /// Tests wait for the indexer.
     #[cfg_attr(not(test), allow(dead_code))]
@@ -96,18 +112,31 @@ pub struct Opened {
     pub torn_bytes: u64,
     /// Bytes written again because nothing vouched for them.
     pub rewritten_bytes: u64,
-    /// The store has signed before, but `head.note` is gone.
+    /// `head.note` was there before and is gone: nobody but who can write the
+    /// store's directory does that, and perhaps with an older log in the place of
+    /// the newest. An own store skips an epoch and publishes a head at once.
     pub head_note_missing: bool,
     /// Why an index that was there was thrown away, if it was.
     pub index_discarded: Option<String>,
 }
 
 impl Store {
-    /// Opens a store for writing. An own store needs its signer, a mirror none.
+    /// Opens a store for writing. An own store needs its signer, the key that
+    /// counts now; a mirror none.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: StoreOptions,
         signer: Option<SignerKey>,
+    ) -> Result<Opened, StoreError> {
+        Self::open_with(disk, options, |_| Ok(Signing::from(signer)))
+    }
+
+    /// The same; `signer` is asked for the key when the log has told which one
+    /// counts.
+    pub(super) fn open_with(
+        disk: Arc<dyn Disk>,
+        options: StoreOptions,
+        signer: impl FnOnce(&VerifierKey) -> Result<Signing, StoreError>,
     ) -> Result<Opened, StoreError> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes)
             || options.reserve_bytes > SEGMENT_BYTES_MAX
@@ -119,19 +148,39 @@ impl Store {
         }
         let lock = disk.lock("lock").map_err(StoreError::from_lock)?;
         let mailbox = Arc::new(Mailbox::default());
-        let (replayed, keeper, index_discarded) = read_log(&disk, &options, &mailbox)?;
+        let (read, past) = read_and_look_back(&disk, &options, &mailbox)?;
+        let (replayed, keeper, index_discarded) = read;
+        let Signing { signer, is_next } = match replayed.index.role {
+            StoreRole::Own => signer(replayed.index.origin())?,
+            StoreRole::Mirror => Signing::default(),
+        };
         check_signer(&replayed.index, signer.as_ref())?;
+        let head_note_missing = past.note_lost;
+        if head_note_missing && replayed.index.role == StoreRole::Own {
+            tracing::error!("head.note is gone: the log may be an old copy of itself");
+        }
         let bytes_read = replayed.bytes_read;
         let (mut index, log, mended) = replayed.mend(&disk, &options)?;
+        if is_next {
+            // Not before the rotation is known to be durable: this is the end
+            // of the old key.
+            keys::install_next_origin_key(&*disk)?;
+        }
+        if past.thawed
+            && let Err(error) = frozen::clear(&*disk)
+        {
+            // Next time it says the same.
+            tracing::warn!(%error, "frozen.note was not removed");
+        }
         let filter = Arc::new(RequestFilter::new());
         index.below.filter = Some(filter.clone());
-        let head_note_missing = index.published.head().is_some() && mended.head_note.is_none();
         let (torn_bytes, rewritten_bytes) = (mended.torn_bytes, mended.rewritten_bytes);
         let covered = index.covered();
         let index = Arc::new(RwLock::new(index));
         let view = View::new(index.clone(), LogReader::over(disk.clone()));
+        view.write_evidence(&*disk);
         let queue = Arc::new(Queue::new());
-        let failed = Arc::new(OnceLock::new());
+        let (failed, frozen) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let indexer = Indexer::start(Work {
             keeper,
             index: index.clone(),
@@ -143,13 +192,13 @@ impl Store {
             filter,
         })?;
         let writer = Writer::new(
-            disk,
+            disk.clone(),
             options,
             signer,
-            (queue.clone(), failed.clone()),
+            (queue.clone(), failed.clone(), frozen.clone()),
             (index, view.clone(), indexer),
             log,
-            &mended,
+            (&mended, past),
             lock,
         );
         let thread = thread::Builder::new()
@@ -161,6 +210,8 @@ impl Store {
             queue,
             view,
             failed,
+            frozen,
+            disk,
             thread,
             mailbox,
         }));
@@ -179,14 +230,14 @@ impl Store {
     /// process writes to it; then, and without a good one, all of the log is
     /// read into memory.
     pub fn open_read_only(disk: Arc<dyn Disk>) -> Result<View, StoreError> {
-        let (role, _) = layout::peek(&*disk)?;
+        let of = layout::peek(&*disk)?;
         let log = LogReader::over(disk.clone());
         let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
         let mut find = || {
             if disk.open(FAILED_FILE, Access::Read).is_ok() {
                 return Start::default();
             }
-            let found = keeper.open_read_only(&log, role);
+            let found = keeper.open_read_only(&log, of.clone());
             Start {
                 index: found.index,
                 voucher: found.voucher,
@@ -214,6 +265,25 @@ impl Store {
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
         self.0.failed.get().map(String::as_str)
+    }
+
+    /// What froze the store, if something has.
+    #[must_use]
+    pub fn frozen(&self) -> Option<Frozen> {
+        self.0.frozen.get().copied()
+    }
+
+    /// From here on nothing is stored or signed; `notes` say why, also to
+    /// whoever opens the store next.
+    pub(super) fn freeze(&self, frozen: Frozen, notes: &[Vec<u8>]) {
+        if self.0.frozen.set(frozen).is_err() {
+            return;
+        }
+        tracing::error!(%frozen, "frozen");
+        if let Err(error) = frozen::write(&*self.0.disk, notes) {
+            tracing::error!(%error, "frozen.note was not written");
+        }
+        self.0.queue.nudge();
     }
 
     /// Queues an append; `done` hears of it when it is durable. With `wait`,
@@ -252,6 +322,9 @@ impl Store {
     }
 
     pub(super) fn closed(&self) -> StoreError {
+        if let Some(frozen) = self.frozen() {
+            return frozen.into();
+        }
         match self.failure() {
             Some(reason) => StoreError::Failed {
                 reason: reason.to_owned(),
@@ -279,7 +352,7 @@ impl Store {
             Ingest::Span { span, payloads } => span_cost(span, payloads),
             Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
             Ingest::Seen(seen) => seen.openings.len() * 96,
-            Ingest::Complete(_) => 0,
+            Ingest::Complete(_) | Ingest::Rotation(_) | Ingest::Evidence(_) => 0,
         };
         let item = Box::new(item);
         self.queue(cost, Command::Ingest { item, done });
@@ -344,17 +417,20 @@ impl Drop for Inner {
     }
 }
 
+/// A log that was read, its index, and why one that was there was thrown away.
+type Read = (Replayed, Keeper, Option<String>);
+
 /// Reads the log behind what the index covers; all of it, into a new index, if
 /// there is none or it is not good.
 fn read_log(
     disk: &Arc<dyn Disk>,
     options: &StoreOptions,
     mailbox: &Arc<Mailbox>,
-) -> Result<(Replayed, Keeper, Option<String>), StoreError> {
+) -> Result<Read, StoreError> {
     layout::remove_temporaries(&**disk)?;
-    let (role, _) = layout::peek(&**disk)?;
+    let of = layout::peek(&**disk)?;
     let mut keeper = Keeper::new(disk.clone(), mailbox.clone())?;
-    let mut found = keeper.open(&LogReader::over(disk.clone()), role);
+    let mut found = keeper.open(&LogReader::over(disk.clone()), of);
     if found.index.is_some() && disk.open(FAILED_FILE, Access::Read).is_ok() {
         // Pages of it may be marked clean that never reached the disk.
         found.index = None;
@@ -381,6 +457,38 @@ fn read_log(
             Err(error) => return Err(error),
         }
     }
+    read_all(options, keeper, found)
+}
+
+/// The same, and what the log says of `head.note` and `frozen.note`.
+fn read_and_look_back(
+    disk: &Arc<dyn Disk>,
+    options: &StoreOptions,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(Read, Past), StoreError> {
+    let read = read_log(disk, options, mailbox)?;
+    let look = |read: &Read| guard::look_back(&**disk, &LogReader::over(disk.clone()), &read.0);
+    match look(&read) {
+        Err(StoreError::IndexLost { reason }) => {
+            let (replayed, mut keeper, _) = read;
+            let covered = replayed.index.covered().unwrap_or_default();
+            drop(replayed);
+            keeper.let_go();
+            let found = Found {
+                discarded: Some(reason),
+                voucher: covered.end,
+                ..Found::default()
+            };
+            let read = read_all(options, keeper, found)?;
+            let past = look(&read)?;
+            Ok((read, past))
+        }
+        past => past.map(|past| (read, past)),
+    }
+}
+
+/// Reads the log from its beginning; `found` is what was left of an index.
+fn read_all(options: &StoreOptions, mut keeper: Keeper, found: Found) -> Result<Read, StoreError> {
     if let Some(reason) = &found.discarded {
         // Whoever opens hears it when it is done ([`Opened::index_discarded`]).
         tracing::info!(%reason, "the index is made anew from the log");
@@ -403,13 +511,13 @@ fn read_log(
 
 fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreError> {
     match (index.role, signer) {
-        (StoreRole::Own, Some(signer)) if *signer.verifier() == index.origin => Ok(()),
+        (StoreRole::Own, Some(signer)) if signer.verifier() == index.origin() => Ok(()),
         (StoreRole::Own, Some(signer)) => Err(StoreError::WrongKey {
-            expected: index.origin.to_string(),
+            expected: index.origin().to_string(),
             got: signer.verifier().to_string(),
         }),
         (StoreRole::Own, None) => Err(StoreError::WrongKey {
-            expected: index.origin.to_string(),
+            expected: index.origin().to_string(),
             got: "missing".into(),
         }),
         (StoreRole::Mirror, _) => Ok(()),
@@ -419,8 +527,8 @@ fn check_signer(index: &Index, signer: Option<&SignerKey>) -> Result<(), StoreEr
 pub(super) fn refuse(command: Command, error: &StoreError) {
     match command {
         Command::Append { done, .. } => done(Err(error.clone().into())),
-        Command::Ingest { done, .. } => done(Err(error.clone())),
+        Command::Ingest { done, .. } | Command::Resolve { done, .. } => done(Err(error.clone())),
         Command::Load { done, .. } => done(Err(error.clone().into())),
-        Command::Publish { done } => done(Err(error.clone())),
+        Command::Publish { done } | Command::Rotate { done, .. } => done(Err(error.clone())),
     }
 }

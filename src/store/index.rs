@@ -40,17 +40,22 @@ pub(crate) mod compare;
 mod effect;
 pub(crate) mod error;
 pub(crate) mod filter;
+pub(crate) mod forks;
+pub(crate) mod heads;
 pub(crate) mod layers;
 mod pending;
 pub(crate) mod place;
 pub(crate) mod rows;
 pub(crate) mod tail;
 pub(crate) mod tiles;
+pub(crate) mod trust;
 mod unnamed;
 
 pub(crate) use effect::Effect;
 pub use error::Inconsistency;
 pub(crate) use error::{ApplyError, IndexError};
+use forks::Fork;
+use heads::HeadRow;
 pub(crate) use layers::{Base, Below, ContextView, LayeredTiles};
 pub(crate) use place::{
     FactsBuilder, Location, RequestKey, RunFacts, RunPlace, key_hash, request_key,
@@ -58,6 +63,7 @@ pub(crate) use place::{
 pub(crate) use rows::{Cover, StateRow};
 pub(crate) use tail::{ContextState, Tail, TailContext};
 use tail::{Retired, RunAdded};
+pub(crate) use trust::TrustedKeys;
 
 /// True for the tree nodes that tiles keep.
 pub(crate) fn is_tile_node(id: NodeId) -> bool {
@@ -89,6 +95,11 @@ impl Published {
         self.head.as_ref()
     }
 
+    /// Where its record lies.
+    pub(crate) fn at(&self) -> Location {
+        self.at
+    }
+
     /// The root of its directory.
     pub(crate) fn root(&self) -> Hash {
         self.root
@@ -99,8 +110,11 @@ impl Published {
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) role: StoreRole,
-    /// The key whose heads count; the pinned one until a rotation.
-    pub(crate) origin: VerifierKey,
+    /// The keys of the origin, from the pinned one on.
+    pub(crate) chain: TrustedKeys,
+    /// Where the records lie that make up whom this store believes.
+    trust: Vec<Location>,
+    forks: Vec<Fork>,
     pub(crate) tail: Tail,
     pub(crate) below: Below,
     /// Contexts that there are.
@@ -128,10 +142,12 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn new(role: StoreRole, origin: VerifierKey) -> Self {
+    pub(crate) fn new(role: StoreRole, pinned: VerifierKey) -> Self {
         Self {
             role,
-            origin,
+            chain: TrustedKeys::new(pinned),
+            trust: Vec::new(),
+            forks: Vec::new(),
             tail: Tail::default(),
             below: Below::default(),
             contexts: 0,
@@ -300,13 +316,14 @@ impl Index {
     /// Takes over one durable change.
     pub(crate) fn apply(&mut self, effect: Effect) -> Result<(), ApplyError> {
         match effect {
-            Effect::Context { number, id } => {
+            Effect::Context { number, id, at } => {
                 if number != self.next_number() {
                     return Err(ApplyError::rule("context numbers must be consecutive"));
                 }
                 self.numbers = number;
                 self.contexts += 1;
-                self.tail.touch(ContextState::new(number, Some(id)), true);
+                let state = ContextState::new(number, Some(id), at.position);
+                self.tail.touch(state, true);
                 Ok(())
             }
             Effect::Run {
@@ -348,7 +365,8 @@ impl Index {
                 id,
                 size,
                 root,
-            } => self.apply_named(number, id, size, root),
+                at,
+            } => self.apply_named(number, (id, at), size, root),
             Effect::Payload { hash, at } => {
                 self.tail.add_payload(hash, at);
                 Ok(())
@@ -359,6 +377,9 @@ impl Index {
             }
             Effect::Seen { head, at } => self.apply_seen(*head, at),
             Effect::Head { head, at, update } => self.apply_head(*head, at, update),
+            Effect::Note { head, at } => self.apply_note(*head, at),
+            Effect::Evidence { fork, at } => self.apply_evidence(*fork, at),
+            Effect::Resolved { evidence, root, at } => self.apply_resolved(&evidence, &root, at),
         }
     }
 
@@ -435,13 +456,20 @@ impl Index {
         if (update.sums.contexts, update.sums.entries) != (text.contexts, text.entries) {
             return refused("the counts are not those of the directory");
         }
+        self.follow(&head, at)?;
+        let row = HeadRow {
+            at,
+            covered: self.state_end(),
+            time_ns: text.time_ns,
+            first: heads::is_first(self.published.head().map(SignedHead::head), text),
+        };
+        self.tail.add_head(head.order(), row);
         let retired = Retired {
             at_ns: text.time_ns,
             bytes: update.retired_bytes,
             nodes: update.retired,
         };
         self.tail.add_directory(update.added, retired);
-        self.origin = head.next_key().clone();
         self.published = Published {
             root: update.root,
             head: Some(head),
@@ -471,7 +499,8 @@ impl Index {
             retired_next: 0,
             retired_bytes: 0,
             made_at_ns: now_ns,
-            origin: self.origin.to_string(),
+            origin: self.origin().to_string(),
+            trust: self.trust.clone(),
         }
     }
 

@@ -9,9 +9,11 @@ use super::body;
 use super::index::{ApplyError, ContextState, Effect, Index, Location};
 use super::plan::Planned;
 use super::record::{Group, RecordType};
+use super::writer::{GROUP_COST_BYTES_MAX, Writer};
 use crate::directory::{Opening, OpeningsPart, Seen};
 use crate::entry::ContextId;
 use crate::hash::Hash;
+use crate::head::SignedHead;
 use crate::ledger::SeenHead;
 use crate::limits::{CONTEXT_ID_BYTES_MAX, GROUP_BYTES_MAX, RECORD_HEADER_BYTES};
 use crate::run::{Accumulator, CheckedPayload, CheckedSpan, RunError};
@@ -157,6 +159,7 @@ impl<'i> IngestPlan<'i> {
             let effect = Effect::Context {
                 number,
                 id: id.clone(),
+                at: Location::default(),
             };
             self.add(RecordType::Context, effect, |out| {
                 body::put_context(number, id, out);
@@ -252,4 +255,52 @@ pub(crate) fn span_cost(span: &CheckedSpan, payloads: &[CheckedPayload]) -> usiz
     let runs: usize = span.runs().iter().map(Vec::len).sum();
     let payloads: usize = payloads.iter().map(|p| p.bytes().len()).sum();
     runs + payloads + 128 * (1 + span.runs().len())
+}
+
+impl Writer {
+    /// A mirror's verified head. Its openings may take several groups; those
+    /// whose head never follows are ignored when they are read back.
+    pub(super) fn seen(&mut self, seen: &SeenHead) -> Result<(), StoreError> {
+        let parts = openings_of(&self.view.index(), seen)?;
+        let mut parts = parts.into_iter().peekable();
+        loop {
+            let planned = {
+                let view = self.view.clone();
+                let index = view.index();
+                let mut plan = IngestPlan::new(&index, self.log.take_spare());
+                while plan.len() <= GROUP_COST_BYTES_MAX as u64 {
+                    let Some(part) = parts.next() else { break };
+                    plan.openings(part)?;
+                }
+                if parts.peek().is_none() {
+                    plan.seen(seen)?;
+                }
+                plan.finish()
+            };
+            self.commit(planned)?;
+            if parts.peek().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A mirror's head whose every context is present.
+    pub(super) fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
+        let checked = self.view.index().check_complete(&head);
+        let (ahead, update) = checked.map_err(|error| match error {
+            ApplyError::Index(error) => error.into(),
+            ApplyError::Log(_) => StoreError::Refused("the head is not complete"),
+        })?;
+        // A context that is ahead got its runs under another seen head: its
+        // root at this head's size is recomputed.
+        for opening in ahead {
+            let id = ContextId::new(&opening.id).map_err(|_| StoreError::Refused("context id"))?;
+            if self.view.root_at(&id, opening.size)? != opening.root {
+                return Err(StoreError::Refused(
+                    "a context has another root than its head",
+                ));
+            }
+        }
+        self.put_head(head, update)
+    }
 }

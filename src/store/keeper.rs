@@ -21,6 +21,7 @@ use super::replay::first_group;
 use super::scan::{LogScan, ScannedGroup, open_segment};
 use super::{StoreError, StoreOptions};
 use crate::limits::TAIL_FOLD_BYTES;
+use crate::note::VerifierKey;
 
 /// What became of the index that was found on opening.
 #[derive(Debug, Default)]
@@ -81,25 +82,25 @@ impl Keeper {
     /// Opens the index, if the log bears it out. One that is not good stays
     /// where it is until the log has been read ([`Self::name`]): if the log is
     /// damaged, it says how far the log once was durable, next time as well.
-    pub(crate) fn open(&mut self, log: &LogReader, role: StoreRole) -> Found {
-        self.take(Checkpoint::open(&*self.disk, &self.keys), log, role)
+    pub(crate) fn open(&mut self, log: &LogReader, of: (StoreRole, VerifierKey)) -> Found {
+        self.take(Checkpoint::open(&*self.disk, &self.keys), log, of)
     }
 
     /// The same without changing the file; nothing is found while a process
     /// writes to it.
-    pub(crate) fn open_read_only(&mut self, log: &LogReader, role: StoreRole) -> Found {
-        self.take(
-            Checkpoint::open_read_only(&*self.disk, &self.keys),
-            log,
-            role,
-        )
+    pub(crate) fn open_read_only(
+        &mut self,
+        log: &LogReader,
+        of: (StoreRole, VerifierKey),
+    ) -> Found {
+        self.take(Checkpoint::open_read_only(&*self.disk, &self.keys), log, of)
     }
 
     fn take(
         &mut self,
         opened: Result<Option<(Checkpoint, StateRow)>, IndexError>,
         log: &LogReader,
-        role: StoreRole,
+        of: (StoreRole, VerifierKey),
     ) -> Found {
         let mut found = Found::default();
         match opened {
@@ -108,8 +109,8 @@ impl Keeper {
                 if state.store_id == self.store_id {
                     found.voucher = state.cover.end;
                     found.made_at_ns = state.made_at_ns;
-                    let health = self.health();
-                    let over = Index::over_checkpoint(log, role, &state, |root| {
+                    let (health, role) = (self.health(), of.0);
+                    let over = Index::over_checkpoint(log, of, &state, |root| {
                         checkpoint.reader(role, root, health)
                     });
                     match over {

@@ -1,6 +1,7 @@
 //! Key files of a store's directory: `origin.key`, which signs heads, and
-//! `node.key`, which names this node to its peers. Both are made once, never
-//! replaced, and readable by their owner only.
+//! `node.key`, which names this node to its peers. Both are made once and
+//! readable by their owner only. `node.key` is never replaced; `origin.key` only
+//! by a rotation, through `origin.key.next`.
 //!
 //! `origin.key` holds one line in the form that Go's `sumdb/note` prints,
 //! `PRIVATE+KEY+<name>+<key id>+<base64>`; `node.key` one line
@@ -12,10 +13,13 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::disk::Disk;
-use crate::note::{OriginName, SignerKey};
+use crate::note::{OriginName, SignerKey, VerifierKey};
 
 /// File of the origin's signing key.
 pub const ORIGIN_KEY_FILE: &str = "origin.key";
+/// File of the key that a rotation brings, until it takes the place of
+/// `origin.key`.
+pub const ORIGIN_KEY_NEXT_FILE: &str = "origin.key.next";
 /// File of the node's key.
 pub const NODE_KEY_FILE: &str = "node.key";
 const KEY_FILE_BYTES_MAX: u64 = 1024;
@@ -34,17 +38,87 @@ pub fn random_seed() -> Result<Seed, StoreError> {
 
 /// Makes `origin.key`; `AlreadyExists` is an error, never overwritten.
 pub fn create_origin_key(disk: &dyn Disk, key: &SignerKey) -> Result<(), StoreError> {
-    let mut text = Zeroizing::new(key.to_secret_text().to_string());
-    text.push('\n');
-    disk.create_private(ORIGIN_KEY_FILE, text.as_bytes())
+    create_signer(disk, ORIGIN_KEY_FILE, key)
         .map_err(|error| StoreError::io("make origin.key", error))
 }
 
-/// Reads `origin.key`.
+/// Reads `origin.key`. After a rotation that was cut off it may be the old key:
+/// [`read_origin_key_for`] tells.
 pub fn read_origin_key(disk: &dyn Disk) -> Result<SignerKey, StoreError> {
-    let text = read_line(disk, ORIGIN_KEY_FILE, "read origin.key")?;
-    SignerKey::from_secret_text(&text)
-        .map_err(|_| unreadable("read origin.key", "not a signing key"))
+    read_signer(disk, ORIGIN_KEY_FILE, "read origin.key")
+}
+
+/// Makes `origin.key.next`, durable when this returns; one that is there is
+/// replaced. Before a rotation to it, not after.
+pub fn create_next_origin_key(disk: &dyn Disk, key: &SignerKey) -> Result<(), StoreError> {
+    let io = |error| StoreError::io("make origin.key.next", error);
+    match disk.remove(ORIGIN_KEY_NEXT_FILE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => (),
+    }
+    create_signer(disk, ORIGIN_KEY_NEXT_FILE, key).map_err(io)
+}
+
+/// Reads `origin.key.next`, if it is there.
+pub fn read_next_origin_key(disk: &dyn Disk) -> Result<Option<SignerKey>, StoreError> {
+    match read_signer(disk, ORIGIN_KEY_NEXT_FILE, "read origin.key.next") {
+        Ok(key) => Ok(Some(key)),
+        Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets `origin.key.next` take the place of `origin.key`, which is gone then.
+/// Only when the rotation to it is durable in the log.
+pub fn install_next_origin_key(disk: &dyn Disk) -> Result<(), StoreError> {
+    disk.rename(ORIGIN_KEY_NEXT_FILE, ORIGIN_KEY_FILE)
+        .and_then(|()| disk.sync_dir(""))
+        .map_err(|error| StoreError::io("put origin.key.next in the place of origin.key", error))
+}
+
+/// The key `current`, and where it was found.
+#[derive(Debug)]
+pub struct FoundKey {
+    /// The key.
+    pub key: SignerKey,
+    /// It is still `origin.key.next`: a rotation was cut off before it was
+    /// installed.
+    pub is_next: bool,
+}
+
+/// Finds the key that counts, as the log has it: `origin.key`, or else
+/// `origin.key.next`. Changes nothing, since the rotation may not be durable
+/// yet.
+pub fn read_origin_key_for(disk: &dyn Disk, current: &VerifierKey) -> Result<FoundKey, StoreError> {
+    let own = read_origin_key(disk);
+    if let Ok(key) = own
+        && key.verifier() == current
+    {
+        return Ok(FoundKey {
+            key,
+            is_next: false,
+        });
+    }
+    if let Ok(Some(key)) = read_next_origin_key(disk)
+        && key.verifier() == current
+    {
+        return Ok(FoundKey { key, is_next: true });
+    }
+    Err(StoreError::WrongKey {
+        expected: current.to_string(),
+        got: read_origin_key(disk)?.verifier().to_string(),
+    })
+}
+
+fn create_signer(disk: &dyn Disk, name: &str, key: &SignerKey) -> io::Result<()> {
+    let mut text = Zeroizing::new(key.to_secret_text().to_string());
+    text.push('\n');
+    disk.create_private(name, text.as_bytes())
+}
+
+fn read_signer(disk: &dyn Disk, name: &str, what: &'static str) -> Result<SignerKey, StoreError> {
+    let text = read_line(disk, name, what)?;
+    SignerKey::from_secret_text(&text).map_err(|_| unreadable(what, "not a signing key"))
 }
 
 /// A signer with a fresh key under `name`.

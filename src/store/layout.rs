@@ -117,7 +117,7 @@ pub(crate) fn peek(disk: &dyn Disk) -> Result<(StoreRole, VerifierKey), StoreErr
         .map_err(|error| StoreError::io("read the log", error))?;
     let group = group.ok_or_else(|| no_beginning(&scan))?;
     let index = first_group(&group)?;
-    Ok((index.role, index.origin))
+    Ok((index.role, index.chain.pinned().clone()))
 }
 
 /// Reads a small file of the store, if it is there.

@@ -317,6 +317,7 @@ impl Writer {
             id,
             size,
             root,
+            at: Location::default(),
         };
         self.commit(Planned {
             touched: vec![state],

@@ -368,9 +368,21 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
     /// The body of the record at `at`; its header check and body tag are
     /// verified, so these are the bytes that were written there.
     pub(crate) fn body(&self, at: Location, kind: RecordType) -> Result<Vec<u8>, StoreError> {
+        let (found, bytes) = self.read(at)?;
+        if found != kind {
+            return Err(no_record(
+                at.position,
+                "another record is where the index has one",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The same for a record of whatever type.
+    pub(crate) fn read(&self, at: Location) -> Result<(RecordType, Vec<u8>), StoreError> {
         let padded = (at.body_len as usize).next_multiple_of(64);
         let (header, mut bytes) = self.record(at.position, padded)?;
-        if header.kind != kind || header.body_len != at.body_len {
+        if header.body_len != at.body_len {
             return Err(no_record(
                 at.position,
                 "another record is where the index has one",
@@ -378,19 +390,38 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
         }
         bytes.drain(..RECORD_HEADER_BYTES);
         bytes.truncate(at.body_len as usize);
-        Ok(bytes)
+        Ok((header.kind, bytes))
+    }
+
+    /// The header of the record at `at`, and where the next record of the log
+    /// begins, if there is one.
+    pub(crate) fn step(&self, at: Position) -> Result<(RecordHeader, Position), StoreError> {
+        let header = self.header_at(at)?;
+        let next = if header.kind == RecordType::Seal {
+            at.segment()
+                .checked_add(1)
+                .map(|next| Position::new(next, SEGMENT_HEADER_LEN))
+        } else {
+            at.forward((RECORD_HEADER_BYTES + header.padded_len()) as u64)
+        };
+        let next = next.ok_or_else(|| no_record(at, "a record reaches beyond its segment"))?;
+        Ok((header, next))
+    }
+
+    fn header_at(&self, at: Position) -> Result<RecordHeader, StoreError> {
+        let segment = self.segment(at.segment())?;
+        let mut header = [0; RECORD_HEADER_BYTES];
+        segment
+            .file
+            .read_at(u64::from(at.offset()), &mut header)
+            .map_err(|error| StoreError::io("read a record", error))?;
+        vouched(&segment, at, &header)
     }
 
     /// What the last record of a group, at `last`, says of all bytes before its
     /// end.
     pub(crate) fn cover_at(&self, last: Position) -> Result<Cover, StoreError> {
-        let segment = self.segment(last.segment())?;
-        let mut header = [0; RECORD_HEADER_BYTES];
-        segment
-            .file
-            .read_at(u64::from(last.offset()), &mut header)
-            .map_err(|error| StoreError::io("read a record", error))?;
-        let header = vouched(&segment, last, &header)?;
+        let header = self.header_at(last)?;
         let (header, bytes) = self.record(last, header.padded_len())?;
         let end = last.forward(bytes.len() as u64);
         match end {

@@ -27,7 +27,10 @@ mod audit;
 mod body;
 pub mod disk;
 mod doors;
+mod forks;
+mod frozen;
 mod growth;
+mod guard;
 mod handle;
 mod hasher;
 mod head_note;
@@ -42,6 +45,7 @@ mod load;
 mod log;
 mod page;
 mod pages;
+mod past;
 mod plan;
 mod publish;
 mod queue;
@@ -50,6 +54,7 @@ mod record;
 mod recover;
 mod replay;
 mod reserve;
+mod rotate;
 mod scan;
 mod stats;
 mod view;
@@ -65,19 +70,24 @@ use std::time::Duration;
 
 pub use audit::{AuditOptions, AuditReport, AuditedIndex, FirstBad, audit, audit_with};
 pub use body::StoreRole;
+pub use frozen::{Frozen, FrozenKind};
+pub use guard::Witness;
 pub use handle::{AppendDone, Opened, Store, StoreDone};
 pub use history::History;
 pub use index::Inconsistency;
 pub use load::{LoadError, Loader};
 pub use page::{Page, PageLimits};
+pub use past::PastHead;
 pub use rebuild::{RebuiltIndex, rebuild_index};
 pub use record::Position;
+pub use rotate::rotate_origin_key;
 pub use stats::{CheckpointStats, HeadStats, IndexFound, Stats, stats};
 pub use view::{ContextInfo, View};
 
 use crate::encoding::DecodeError;
 use crate::entry::{ContextId, EntryError};
 use crate::hash::Hash;
+use crate::head::HeadOrder;
 use crate::lamport::LamportError;
 use crate::limits::{SEGMENT_BYTES_DEFAULT, TAIL_BYTES_MAX, TAIL_FOLD_BYTES};
 use crate::note::VerifierKey;
@@ -270,6 +280,10 @@ pub enum StoreError {
         /// The error that did it.
         reason: String,
     },
+    /// Its own signature stands against what the store holds: it signs and
+    /// stores nothing until its log is the newest again.
+    #[error(transparent)]
+    Frozen(#[from] Frozen),
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
@@ -289,6 +303,13 @@ pub enum StoreError {
     /// mended first.
     #[error("the store was not closed: a command that opens it must mend it first")]
     NotClosed,
+    /// The state that a head of the past is about is not what the log held when
+    /// the head came: only in a mirror that was ahead of it.
+    #[error("the state that head {order} is about cannot be made again")]
+    StateGone {
+        /// The head.
+        order: HeadOrder,
+    },
     /// A mirror was asked to store something that does not continue it.
     #[error("cannot be stored: {0}")]
     Refused(&'static str),
@@ -336,6 +357,7 @@ impl StoreError {
                 | Self::Corrupt { .. }
                 | Self::Inconsistent { .. }
                 | Self::PayloadMismatch { .. }
+                | Self::Frozen(_)
         )
     }
 }

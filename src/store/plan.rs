@@ -279,7 +279,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
         let known = stored.is_some();
         let before = stored.unwrap_or_else(|| {
             self.next_number += 1;
-            ContextState::new(self.next_number - 1, Some(id.clone()))
+            ContextState::new(self.next_number - 1, Some(id.clone()), Position::default())
         });
         self.works.push(Work {
             id: id.clone(),
@@ -513,6 +513,7 @@ impl<'s, S: PlanState> Plan<'s, S> {
             let effect = Effect::Context {
                 number: work.before.number,
                 id: work.id.clone(),
+                at: Location::default(),
             };
             self.effects.push((offset, body_len, effect));
         }

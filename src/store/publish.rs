@@ -15,7 +15,8 @@ use super::writer::Writer;
 use crate::directory::Update;
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::{Head, SignedHead, sign_head};
+use crate::head::{Head, Rotation, SignedHead, sign_head, sign_rotation};
+use crate::note::SignerKey;
 use crate::tree::second_opinion::root_by_rs_merkle;
 
 /// `head.note` is replaced at most this often, and at close.
@@ -28,6 +29,19 @@ impl Writer {
     /// Signs a head over everything durable. The order is what makes it safe:
     /// directory computed, note signed, record durable, and only then told.
     pub(super) fn publish(&mut self) -> Result<SignedHead, StoreError> {
+        self.publish_with(None)
+    }
+
+    /// The same; with `next`, the head ends the signer's key and brings that
+    /// one.
+    pub(super) fn publish_with(
+        &mut self,
+        next: Option<&SignerKey>,
+    ) -> Result<SignedHead, StoreError> {
+        if let Some(error) = self.stopped() {
+            return Err(error);
+        }
+        self.first_note()?;
         if self.in_doubt {
             self.second_opinion()?;
             self.in_doubt = false;
@@ -54,11 +68,18 @@ impl Writer {
                 contexts: update.sums.contexts,
                 entries: update.sums.entries,
                 time_ns: self.options.clock.now_ns().max(before),
-                rotation: None,
+                rotation: next.map(|next| Rotation {
+                    old: signer.verifier().clone(),
+                    new: next.verifier().clone(),
+                }),
             };
             // Whatever happens next, this epoch has been signed.
             self.next_epoch = self.next_epoch.saturating_add(1);
-            let note = sign_head(&head, signer).map_err(|error| failed(error.to_string()))?;
+            let note = match next {
+                Some(next) => sign_rotation(&head, signer, next),
+                None => sign_head(&head, signer),
+            };
+            let note = note.map_err(|error| failed(error.to_string()))?;
             let head = index.open_head(&note);
             (head.map_err(|error| failed(error.to_string()))?, update)
         };
@@ -90,6 +111,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Before a second head is signed the first one is in `head.note`, durable.
+    /// So no crash leaves a log of two heads without the file, and one that is
+    /// found so has lost it.
+    fn first_note(&mut self) -> Result<(), StoreError> {
+        let (true, Some(note)) = (!self.note_there, &self.note_due) else {
+            return Ok(());
+        };
+        let made = note.replace(&*self.disk);
+        made.map_err(|error| StoreError::io("make head.note", error))?;
+        self.note_there = true;
+        self.note_at = Some(Instant::now());
+        self.note_due = None;
+        Ok(())
+    }
+
     /// A `head.note` that cannot be replaced is behind, which is safe.
     pub(super) fn replace_note(&mut self, now: Instant) {
         let Some(note) = self.note_due.take() else {
@@ -99,6 +135,8 @@ impl Writer {
         if let Err(error) = note.replace(&*self.disk) {
             tracing::warn!(%error, "head.note not replaced");
             self.note_due = Some(note);
+        } else {
+            self.note_there = true;
         }
     }
 

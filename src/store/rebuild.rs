@@ -19,6 +19,7 @@ use super::log::LogReader;
 use super::recover::{FAILED_FILE, Replayed, Start};
 use super::stats::bytes_between;
 use super::{Position, StoreError, StoreOptions};
+use crate::note::VerifierKey;
 
 /// What was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +47,14 @@ pub fn rebuild_index(
     options: &StoreOptions,
 ) -> Result<RebuiltIndex, StoreError> {
     let _lock = disk.lock("lock").map_err(StoreError::from_lock)?;
-    let (role, _) = layout::peek(&**disk)?;
+    let of = layout::peek(&**disk)?;
     if disk.open(FAILED_FILE, Access::Read).is_ok() {
         // What is read may not be what is on the disk.
         return Err(StoreError::NotClosed);
     }
     layout::remove_temporaries(&**disk)?;
     let start = Start {
-        voucher: vouched_by_index(disk, role)?,
+        voucher: vouched_by_index(disk, of)?,
         ..Start::default()
     };
     let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
@@ -74,9 +75,12 @@ pub fn rebuild_index(
 
 /// However wanting the old index is, a log that ends before what it covers has
 /// lost something.
-fn vouched_by_index(disk: &Arc<dyn Disk>, role: StoreRole) -> Result<Position, StoreError> {
+fn vouched_by_index(
+    disk: &Arc<dyn Disk>,
+    of: (StoreRole, VerifierKey),
+) -> Result<Position, StoreError> {
     let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
-    let found = keeper.open_read_only(&LogReader::over(disk.clone()), role);
+    let found = keeper.open_read_only(&LogReader::over(disk.clone()), of);
     Ok(found.voucher)
 }
 

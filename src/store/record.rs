@@ -114,7 +114,7 @@ pub(crate) enum RecordType {
     Openings = 6,
     /// A seen head; commits the openings before it.
     Seen = 7,
-    /// A takeover note.
+    /// A rotation of the origin's key, in a mirror.
     Note = 8,
     /// An evidence file.
     Evidence = 9,
@@ -124,6 +124,8 @@ pub(crate) enum RecordType {
     Seal = 11,
     /// Names a context that was loaded; with it, the context exists.
     Named = 12,
+    /// What an operator said to evidence.
+    Resolved = 13,
 }
 
 impl RecordType {
@@ -141,11 +143,12 @@ impl RecordType {
             10 => Self::Mark,
             11 => Self::Seal,
             12 => Self::Named,
+            13 => Self::Resolved,
             _ => {
                 return Err(DecodeError::UnknownVersion {
                     what: "record type (written by a newer build)",
                     found: u16::from(value),
-                    known: Self::Named as u16,
+                    known: Self::Resolved as u16,
                 });
             }
         })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::body::{self, StoreRole};
 use super::index::base::Reader;
+use super::index::forks::Fork;
 use super::index::{
     ApplyError, Base, Cover, Effect, FactsBuilder, Inconsistency, Index, IndexError, Location,
     StateRow, request_key,
@@ -76,11 +77,12 @@ pub(crate) fn first_group(group: &ScannedGroup) -> Result<Index, ReplayError> {
 
 impl Index {
     /// An index over a checkpoint, as far as the log bears it out: the record
-    /// it covers last must be there with the chain it names, and its head must
-    /// open under the key it names.
+    /// it covers last must be there with the chain it names, the records it
+    /// names must lead from the pinned key to the one it names, and its head
+    /// must open under the key that counted then.
     pub(crate) fn over_checkpoint(
         log: &LogReader,
-        role: StoreRole,
+        (role, pinned): (StoreRole, VerifierKey),
         state: &StateRow,
         open: impl FnOnce(Hash) -> Result<Reader, IndexError>,
     ) -> Result<Self, IndexError> {
@@ -89,23 +91,23 @@ impl Index {
                 "it covers another history than the log's",
             ));
         }
-        let origin = VerifierKey::parse(&state.origin);
-        let mut index = Self::new(
-            role,
-            origin.map_err(|_| IndexError::Stale("the key whose heads count"))?,
-        );
-        let read = |at: Location, kind| {
-            let body = log.body(at, kind);
-            body.map_err(|error| IndexError::Log {
+        let mut index = Self::new(role, pinned);
+        let unread = |at: Location| {
+            move |error| IndexError::Log {
                 at,
                 error: Arc::new(error),
-            })
+            }
         };
+        let read = |at: Location, kind| log.body(at, kind).map_err(unread(at));
+        index.restore_trust(&state.trust, &|at| log.read(at).map_err(unread(at)))?;
+        if index.origin().to_string() != state.origin {
+            return Err(IndexError::Stale("the key whose heads count"));
+        }
         let contradicts = |_| IndexError::Stale("the records it names are not those of the log");
         if let Some(at) = state.head {
             let record = read(at, RecordType::Head)?;
             let (_, note) = body::get_head(&record).map_err(contradicts)?;
-            let head = index.open_head(note);
+            let head = index.chain.open_at(note, at.position);
             let head = head.map_err(|_| IndexError::Stale("its head does not open"))?;
             index.restore_head(head, at);
         }
@@ -185,7 +187,7 @@ impl Index {
                 if self.by_id(&id)?.is_some() {
                     return Err(ApplyError::rule("a context is named twice"));
                 }
-                Effect::Context { number, id }
+                Effect::Context { number, id, at }
             }
             RecordType::Run => {
                 let (number, run) = body::get_run(bytes)?;
@@ -202,6 +204,7 @@ impl Index {
                     id,
                     size,
                     root,
+                    at,
                 }
             }
             RecordType::Payload => {
@@ -233,10 +236,17 @@ impl Index {
             RecordType::Mark | RecordType::Seal => {
                 return Err(ApplyError::rule("a mark or seal holds something"));
             }
-            RecordType::Note | RecordType::Evidence => {
-                return Err(ApplyError::rule(
-                    "takeover notes and evidence are written by a newer build",
-                ));
+            RecordType::Note => {
+                let head = Box::new(self.chain.open(bytes)?);
+                Effect::Note { head, at }
+            }
+            RecordType::Evidence => {
+                let fork = Box::new(Fork::open(self, bytes, at).map_err(ApplyError::rule)?);
+                Effect::Evidence { fork, at }
+            }
+            RecordType::Resolved => {
+                let (evidence, root) = body::get_resolved(bytes)?;
+                Effect::Resolved { evidence, root, at }
             }
         };
         self.apply(effect)
@@ -252,11 +262,6 @@ impl Index {
             return Err(ApplyError::rule("a seen head lacks openings"));
         }
         Ok(())
-    }
-
-    /// Verifies a stored note under the key that counts.
-    pub(crate) fn open_head(&self, note: &[u8]) -> Result<SignedHead, Inconsistency> {
-        SignedHead::open(note, &self.origin).map_err(|e| Inconsistency::Head(e.to_string()))
     }
 
     /// What a run of context `number` changes, if it continues `base`.

@@ -137,8 +137,8 @@ pub fn stats(disk: &Arc<dyn Disk>, progress: Option<&Progress>) -> Result<Stats,
     let (contexts, entries) = totals(state);
     Ok(Stats {
         role: state.role,
-        origin: state.origin.name().to_string(),
-        origin_vkey: state.origin.to_string(),
+        origin: state.origin().name().to_string(),
+        origin_vkey: state.origin().to_string(),
         in_use,
         contexts,
         entries,
@@ -206,13 +206,13 @@ fn read_through_index(
 ) -> Result<Read, StoreError> {
     // Then its pages may be marked clean and not be on the disk.
     let failed = disk.open(FAILED_FILE, Access::Read).is_ok();
-    let (role, _) = peek(&**disk)?;
+    let of = peek(&**disk)?;
     let mut keeper = Keeper::new(disk.clone(), Arc::new(Alone))?;
     let mut made_at_ns = 0;
     let mut wanting: Option<String> = None;
     let mut voucher = Position::default();
     let outcome = read_from(disk, progress, &mut || {
-        let mut found = keeper.open_read_only(&LogReader::over(disk.clone()), role);
+        let mut found = keeper.open_read_only(&LogReader::over(disk.clone()), of.clone());
         if failed {
             found.index = None;
             found.discarded = Some("the last process failed".into());

@@ -3,13 +3,17 @@
 mod append;
 mod crash;
 mod damage;
+mod evidence;
 mod faults;
+mod guard;
 mod index;
 mod load;
 mod mirror;
 mod offline;
+mod past;
 mod recovery;
 mod review;
+mod rotation;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -28,7 +28,7 @@ use crate::tree::{BuildError, LeafIndex, ReadNodes, TiledError, TiledNodes, Tree
 /// Leaf hashes room is made for ahead of reading them.
 const LEAVES_HINT_MAX: usize = 4096;
 /// Names looked at in one step while contexts are listed.
-const NAMES_STEP_MAX: usize = 1024;
+pub(super) const NAMES_STEP_MAX: usize = 1024;
 /// Looks at the newest head before a directory that changes all the time is
 /// given up on.
 const HEAD_LOOKS_MAX: usize = 8;
@@ -66,16 +66,20 @@ impl View {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn log(&self) -> &LogReader {
+        &self.log
+    }
+
     /// Own store or mirror.
     #[must_use]
     pub fn role(&self) -> StoreRole {
         self.index().role
     }
 
-    /// Whose history this is.
+    /// Whose history this is: the key whose heads count now.
     #[must_use]
     pub fn origin(&self) -> VerifierKey {
-        self.index().origin.clone()
+        self.index().origin().clone()
     }
 
     /// The newest published or complete head.
@@ -119,7 +123,7 @@ impl View {
     }
 
     /// Names after `after`, in order, at most `limit` of them.
-    fn names_after(
+    pub(super) fn names_after(
         &self,
         after: Option<&ContextId>,
         limit: usize,
@@ -281,6 +285,25 @@ impl View {
             at = run.last;
         }
         Ok(runs)
+    }
+
+    /// The header and the inline payload of one entry.
+    pub(super) fn stored_parts(
+        &self,
+        view: &ContextView,
+        sequence: u64,
+    ) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+        let missing = || self.lose("the index names an entry that is not there");
+        let run = view.run_of(sequence)?.ok_or_else(missing)?;
+        let body = self.run_body(view, &run)?;
+        let (_, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
+        let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
+        let at = usize::try_from(sequence.saturating_sub(run.first)).unwrap_or(usize::MAX);
+        let header = stored.headers().nth(at).ok_or_else(missing)?;
+        let entry = stored.entries().nth(at).ok_or_else(missing)?;
+        let entry = entry.map_err(|e| corrupt(run.at, e))?;
+        let payload = entry.inline_payload.unwrap_or_default();
+        Ok((header.to_vec(), payload.to_vec()))
     }
 
     /// Where a payload lies.

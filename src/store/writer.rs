@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
+use super::frozen::Frozen;
 use super::growth::Growth;
+use super::guard::Past;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
 use super::hasher::Hasher;
 use super::head_note::HeadNote;
-use super::index::{ApplyError, Index};
+use super::index::Index;
 use super::indexer::{Indexer, hold};
-use super::ingest::{IngestPlan, openings_of};
+use super::ingest::IngestPlan;
 use super::log::{LogWriter, WriteError};
 use super::plan::{Answer, Hashed, Plan, Planned};
 use super::publish::HEAD_NOTE_EVERY;
@@ -30,9 +32,8 @@ use super::record::{Group, RecordType};
 use super::recover::{FAILED_FILE, Mended};
 use super::view::View;
 use super::{Change, Listener, StoreError, StoreOptions};
-use crate::entry::ContextId;
 use crate::head::SignedHead;
-use crate::ledger::{Ingest, SeenHead};
+use crate::ledger::Ingest;
 use crate::note::SignerKey;
 
 /// Requests taken into one group.
@@ -45,12 +46,20 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 /// Pause after a head that folding needed could not be published.
 const FOLD_RETRY: Duration = Duration::from_secs(1);
 
+/// Where requests come from, and what ends that.
+pub(super) type Stops = (
+    Arc<Queue<Command>>,
+    Arc<OnceLock<String>>,
+    Arc<OnceLock<Frozen>>,
+);
+
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) options: StoreOptions,
     pub(super) signer: Option<SignerKey>,
     pub(super) queue: Arc<Queue<Command>>,
     pub(super) failed: Arc<OnceLock<String>>,
+    pub(super) frozen: Arc<OnceLock<Frozen>>,
     pub(super) index: Arc<RwLock<Index>>,
     pub(super) view: View,
     pub(super) indexer: Indexer,
@@ -64,13 +73,16 @@ pub(super) struct Writer {
     pub(super) next_epoch: u64,
     /// Recovery changed the log: the next head needs a second opinion.
     pub(super) in_doubt: bool,
-    /// Recovery cut what may have been a signed head; the epoch that was skipped
-    /// for it is forgotten unless a later one becomes durable.
+    /// Recovery cut what may have been a signed head, or `head.note` is gone; the
+    /// epoch that was skipped for it is forgotten unless a later one becomes
+    /// durable.
     pub(super) epoch_at_stake: bool,
     pub(super) head_at: Instant,
     pub(super) note_at: Option<Instant>,
     /// A newer note than the one in the file.
     pub(super) note_due: Option<HeadNote>,
+    /// `head.note` is durable, or there is nothing to be in it.
+    pub(super) note_there: bool,
     pub(super) mark_due: Option<Instant>,
     pub(super) _lock: Box<dyn DiskLock>,
 }
@@ -81,10 +93,10 @@ impl Writer {
         disk: Arc<dyn Disk>,
         options: StoreOptions,
         signer: Option<SignerKey>,
-        (queue, failed): (Arc<Queue<Command>>, Arc<OnceLock<String>>),
+        (queue, failed, frozen): Stops,
         (index, view, indexer): (Arc<RwLock<Index>>, View, Indexer),
         log: LogWriter,
-        mended: &Mended,
+        (mended, past): (&Mended, Past),
         lock: Box<dyn DiskLock>,
     ) -> Self {
         let newest = view.head();
@@ -95,10 +107,10 @@ impl Writer {
         let noted = mended
             .head_note
             .as_ref()
-            .and_then(|note| view.index().open_head(&note.note).ok())
+            .and_then(|note| view.index().chain.open_any(&note.note))
             .map_or(0, |head| head.head().epoch);
-        let cut = u64::from(mended.torn_bytes > 0);
         let own = signer.is_some();
+        let skip = u64::from(mended.torn_bytes > 0 || (own && past.note_lost));
         let fold_at = later(Instant::now(), options.checkpoint_every);
         Self {
             disk,
@@ -106,6 +118,7 @@ impl Writer {
             signer,
             queue,
             failed,
+            frozen,
             index,
             view,
             indexer,
@@ -114,12 +127,13 @@ impl Writer {
             log,
             hasher: Hasher::default(),
             term: logged.0,
-            next_epoch: logged.1.max(noted).saturating_add(1 + cut),
+            next_epoch: logged.1.max(noted).saturating_add(1 + skip),
             in_doubt: mended.was_unclean(),
-            epoch_at_stake: cut > 0 && own,
+            epoch_at_stake: skip > 0 && own,
             head_at: Instant::now(),
             note_at: None,
-            note_due: None,
+            note_there: mended.head_note.is_some(),
+            note_due: past.note_missing,
             mark_due: None,
             _lock: lock,
         }
@@ -131,6 +145,7 @@ impl Writer {
             failed: self.failed.clone(),
             listener: self.options.listener.clone(),
         };
+        self.replace_note(Instant::now());
         if self.epoch_at_stake
             && let Err(error) = self.publish()
         {
@@ -145,6 +160,9 @@ impl Writer {
                 Taken::Some(commands) => self.handle(commands),
                 Taken::Idle => (),
                 Taken::Closed => break,
+            }
+            if self.frozen.get().is_some() {
+                return self.end_frozen();
             }
             self.timers(Instant::now());
             self.fold_if_due(Instant::now());
@@ -211,13 +229,8 @@ impl Writer {
     fn handle(&mut self, commands: Vec<Command>) {
         let mut waiting: VecDeque<Command> = commands.into();
         while let Some(command) = waiting.pop_front() {
-            if let Some(reason) = self.failed.get() {
-                refuse(
-                    command,
-                    &StoreError::Failed {
-                        reason: reason.clone(),
-                    },
-                );
+            if let Some(error) = self.stopped() {
+                refuse(command, &error);
                 continue;
             }
             match command {
@@ -231,6 +244,12 @@ impl Writer {
                 }
                 Command::Load { step, done } => done(self.load(step)),
                 Command::Publish { done } => done(self.publish()),
+                Command::Rotate { new, done } => done(self.rotate(*new)),
+                Command::Resolve {
+                    evidence,
+                    root,
+                    done,
+                } => done(self.resolve(evidence, root)),
             }
         }
     }
@@ -271,8 +290,8 @@ impl Writer {
         }
     }
 
-    /// Takes spans at the front into one group. A seen and a complete head are
-    /// groups of their own: each is about the state before it.
+    /// Takes spans at the front into one group. Everything else is a group of
+    /// its own: it is about the state before it.
     fn ingest_group(&mut self, waiting: &mut VecDeque<Command>) {
         let mut answers: Vec<StoreDone> = Vec::new();
         let mut head = None;
@@ -291,8 +310,8 @@ impl Writer {
                     match *item {
                         Ingest::Span { span, payloads } => plan.span(&span, &payloads),
                         Ingest::Payloads(payloads) => plan.payloads(&payloads),
-                        item @ (Ingest::Seen(_) | Ingest::Complete(_)) => {
-                            head = Some((item, done));
+                        alone => {
+                            head = Some((alone, done));
                             break;
                         }
                     }
@@ -315,54 +334,14 @@ impl Writer {
             Some((Ingest::Complete(head), done)) => {
                 done(outcome.and_then(|()| self.complete(head)));
             }
+            Some((Ingest::Rotation(head), done)) => {
+                done(outcome.and_then(|()| self.note(&head)));
+            }
+            Some((Ingest::Evidence(evidence), done)) => {
+                done(outcome.and_then(|()| self.evidence(&evidence)));
+            }
             _ => (),
         }
-    }
-
-    /// A mirror's verified head. Its openings may take several groups; those
-    /// whose head never follows are ignored when they are read back.
-    fn seen(&mut self, seen: &SeenHead) -> Result<(), StoreError> {
-        let parts = openings_of(&self.view.index(), seen)?;
-        let mut parts = parts.into_iter().peekable();
-        loop {
-            let planned = {
-                let view = self.view.clone();
-                let index = view.index();
-                let mut plan = IngestPlan::new(&index, self.log.take_spare());
-                while plan.len() <= GROUP_COST_BYTES_MAX as u64 {
-                    let Some(part) = parts.next() else { break };
-                    plan.openings(part)?;
-                }
-                if parts.peek().is_none() {
-                    plan.seen(seen)?;
-                }
-                plan.finish()
-            };
-            self.commit(planned)?;
-            if parts.peek().is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// A mirror's head whose every context is present.
-    fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
-        let checked = self.view.index().check_complete(&head);
-        let (ahead, update) = checked.map_err(|error| match error {
-            ApplyError::Index(error) => error.into(),
-            ApplyError::Log(_) => StoreError::Refused("the head is not complete"),
-        })?;
-        // A context that is ahead got its runs under another seen head: its
-        // root at this head's size is recomputed.
-        for opening in ahead {
-            let id = ContextId::new(&opening.id).map_err(|_| StoreError::Refused("context id"))?;
-            if self.view.root_at(&id, opening.size)? != opening.root {
-                return Err(StoreError::Refused(
-                    "a context has another root than its head",
-                ));
-            }
-        }
-        self.put_head(head, update)
     }
 
     /// Makes a group durable, then visible. Nothing is acknowledged before. Its
@@ -375,6 +354,9 @@ impl Writer {
             touched,
             ..
         } = planned;
+        if let Some(frozen) = self.frozen.get() {
+            return Err((*frozen).into());
+        }
         let hashing = self.hasher.start(unhashed, group.len());
         let start = if group.is_empty() {
             self.log.end()
@@ -479,15 +461,36 @@ impl Writer {
         StoreError::Failed { reason }
     }
 
+    /// Why nothing is stored any more, if that is so.
+    pub(super) fn stopped(&self) -> Option<StoreError> {
+        let frozen = self.frozen.get().map(|frozen| (*frozen).into());
+        let failed = || {
+            let reason = self.failed.get()?.clone();
+            Some(StoreError::Failed { reason })
+        };
+        frozen.or_else(failed)
+    }
+
+    /// Frozen: whoever listens hears it, and nothing is written any more, not
+    /// even what a clean close would write.
+    fn end_frozen(self) -> Result<(), StoreError> {
+        if let Some(listener) = &self.options.listener {
+            (listener.0)(Change::Failed);
+        }
+        self.die()
+    }
+
     /// Refuses everything that still waits.
     fn die(self) -> Result<(), StoreError> {
-        let reason = self.failed.get().cloned().unwrap_or_default();
-        let error = StoreError::Failed { reason };
+        let error = self.stopped().unwrap_or(StoreError::Closed);
         refuse_all(&self.queue, &error);
         Err(error)
     }
 
     fn close(mut self) -> Result<(), StoreError> {
+        if self.frozen.get().is_some() {
+            return self.end_frozen();
+        }
         let mut outcome = Ok(());
         if self.signer.is_some() {
             let due = {
@@ -501,6 +504,7 @@ impl Writer {
         self.replace_note(Instant::now());
         // The voucher for everything before it; durable with the last sync.
         if self.mark_due.is_some()
+            && self.frozen.get().is_none()
             && let Err(error) = self.log.write(mark())
         {
             outcome = outcome.and(Err(self.note_failure(error)));

@@ -2,16 +2,27 @@
 //! case nothing unverified has been stored; what was verified and stored
 //! before stays, and the next sync goes on from it.
 
-use crate::directory::{DirectoryError, diff};
+use crate::directory::DirectoryError;
 use crate::encoding::DecodeError;
+use crate::evidence::{Evidence, Verdict};
 use crate::hash::Hash;
-use crate::head::{Contradiction, HeadError, HeadOrder};
+use crate::head::{HeadError, HeadOrder};
+use crate::note::VerifierKey;
 use crate::run::RunError;
 
 use super::message::Refusal;
 
 /// An error of the local ledger, whatever it is.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Evidence, verified under the pinned key, and what it proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forked {
+    /// The evidence.
+    pub evidence: Evidence,
+    /// What it proves.
+    pub verdict: Verdict,
+}
 
 /// Why a sync ended without a complete head.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +33,9 @@ pub enum SyncError {
     /// The origin signed what cannot be: stop syncing it.
     #[error("origin: {0}")]
     Origin(Box<OriginFault>),
+    /// The origin signed two histories; the evidence was handed to the store.
+    #[error("{}", .0.verdict)]
+    Forked(Box<Forked>),
     /// This side failed or refused; the peer is not to blame.
     #[error("local: {0}")]
     Local(#[from] LocalFault),
@@ -100,14 +114,38 @@ pub enum PeerFault {
         /// Why it was refused.
         error: RunError,
     },
-    /// A span does not fold and the peer has no proof that explains it: either
-    /// it changed the runs, or it hides that the origin changed history.
-    #[error("disputed: context {context}: {error}")]
+    /// Something does not fit what is held, and no proof explains it: either the
+    /// peer changed it, or it hides that the origin changed history.
+    #[error("disputed: {what}")]
     Disputed {
+        /// What does not fit.
+        what: String,
+    },
+    /// A head signed with a key of the origin that had been retired before:
+    /// somebody has that key.
+    #[error("head {order} is signed by a retired key of the origin")]
+    RetiredKey {
+        /// The head.
+        order: HeadOrder,
+    },
+    /// A rotation that cannot be followed.
+    #[error("rotation at {order}: {what}")]
+    Rotation {
+        /// The rotation head.
+        order: HeadOrder,
+        /// Why not.
+        what: &'static str,
+    },
+    /// The peer serves the branch of the origin's history that is not followed.
+    #[error("the peer serves the branch that is not followed here")]
+    OtherBranch,
+    /// An entry that is not under its context's root.
+    #[error("entry {sequence} of context {context} is not under its root")]
+    Inclusion {
         /// The context.
         context: String,
-        /// Why the span was refused.
-        error: RunError,
+        /// The entry.
+        sequence: u64,
     },
     /// A payload that is not the one asked for.
     #[error("payload {hash} has other bytes")]
@@ -117,44 +155,9 @@ pub enum PeerFault {
     },
 }
 
-/// What an origin signed and cannot be true, or is not valid.
+/// What an origin signed and is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginFault {
-    /// Two heads no honest origin signs both.
-    #[error("{0}")]
-    Heads(#[from] Contradiction),
-    /// A context shrank or vanished between two heads.
-    #[error("context {context} has {size} entries at {order}, {held} were proven before")]
-    Shrunk {
-        /// The context.
-        context: String,
-        /// Entries proven under an earlier head.
-        held: u64,
-        /// Entries in the later head, 0 if it is gone.
-        size: u64,
-        /// The later head.
-        order: HeadOrder,
-    },
-    /// A context has another root at a size that was proven before.
-    #[error("context {context} has root {other} at size {size}, {held} was proven before")]
-    OtherRoot {
-        /// The context.
-        context: String,
-        /// The size.
-        size: u64,
-        /// The root proven under an earlier head.
-        held: Hash,
-        /// The root under the later head.
-        other: Hash,
-        /// The later head.
-        order: HeadOrder,
-        /// Proof that the tree of the later head begins with the other root;
-        /// empty if the later head names it itself.
-        proof: Vec<Hash>,
-    },
-    /// The directories of two heads contradict each other.
-    #[error("{0}")]
-    Contexts(#[from] diff::Contradiction),
     /// The directory under the head breaks a rule under its own hash.
     #[error("directory: {0}")]
     Directory(DirectoryError),
@@ -193,11 +196,20 @@ pub enum LocalFault {
         /// The term.
         term: u64,
     },
-    /// The origin changed its key; rotations are not followed yet.
-    #[error("the origin changed its key at {order}: rotations are not followed yet")]
-    RotationNotFollowed {
-        /// The rotation head.
-        order: HeadOrder,
+    /// The origin signed two histories, and no operator has said yet which of
+    /// them is to be followed.
+    #[error("the origin signed two histories (evidence {evidence}): {verdict}")]
+    Forked {
+        /// BLAKE3 of the evidence file.
+        evidence: Hash,
+        /// What it proves.
+        verdict: String,
+    },
+    /// The store believes another key than it was to be synced with.
+    #[error("this mirror believes the key {pinned}")]
+    OtherKey {
+        /// The key it was made with.
+        pinned: Box<VerifierKey>,
     },
     /// A message of our own does not fit its limits.
     #[error("own message: {0}")]

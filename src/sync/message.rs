@@ -24,8 +24,9 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::ledger::OpenedNode;
 use crate::limits::{
-    CONTEXT_ID_BYTES_MAX, NODES_PER_REQUEST_MAX, NOTE_BYTES_MAX, NOTES_PER_REPLY_MAX,
-    PAYLOAD_BYTES_MAX, PAYLOADS_PER_REQUEST_MAX, PROOF_HASHES_MAX, SEQUENCE_MAX, SPAN_BYTES_MAX,
+    CONTEXT_ID_BYTES_MAX, HEADER_BYTES_MAX, NODES_PER_REQUEST_MAX, NOTE_BYTES_MAX,
+    NOTES_PER_REPLY_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX, PAYLOADS_PER_REQUEST_MAX,
+    PROOF_HASHES_MAX, SEQUENCE_MAX, SPAN_BYTES_MAX,
 };
 
 /// Bytes before a frame's body.
@@ -35,7 +36,7 @@ pub const NODES_REPLY_BYTES_MAX: usize = 2 << 20;
 /// A context id with its length, two numbers, and a list's count.
 const CONTEXT_BODY_BYTES_MAX: usize = CONTEXT_ID_BYTES_MAX + 32;
 
-/// What a frame is. The first five are requests.
+/// What a frame is. The first six are requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -49,6 +50,8 @@ pub enum Kind {
     PayloadsRequest = 0x04,
     /// Asks for a consistency proof.
     ConsistencyRequest = 0x05,
+    /// Asks for one entry and the proof that it is in its context.
+    InclusionRequest = 0x06,
     /// Notes, the newest head last.
     Head = 0x81,
     /// Directory nodes with their openings.
@@ -61,24 +64,28 @@ pub enum Kind {
     Payload = 0x85,
     /// A consistency proof.
     Consistency = 0x86,
+    /// One entry and its inclusion proof.
+    Inclusion = 0x87,
     /// The request is not answered.
     Error = 0xff,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::HeadRequest,
         Self::NodesRequest,
         Self::EntriesRequest,
         Self::PayloadsRequest,
         Self::ConsistencyRequest,
+        Self::InclusionRequest,
         Self::Head,
         Self::Nodes,
         Self::EntriesBegin,
         Self::Span,
         Self::Payload,
         Self::Consistency,
+        Self::Inclusion,
         Self::Error,
     ];
 
@@ -104,15 +111,22 @@ impl Kind {
         match self {
             Self::HeadRequest => NOTE_BYTES_MAX + 8,
             Self::NodesRequest => NODES_PER_REQUEST_MAX * Hash::LEN + 8,
-            Self::EntriesRequest | Self::ConsistencyRequest | Self::EntriesBegin => {
-                CONTEXT_BODY_BYTES_MAX
-            }
+            Self::EntriesRequest
+            | Self::ConsistencyRequest
+            | Self::InclusionRequest
+            | Self::EntriesBegin => CONTEXT_BODY_BYTES_MAX,
             Self::PayloadsRequest => PAYLOADS_PER_REQUEST_MAX * Hash::LEN + 8,
             Self::Head => NOTES_PER_REPLY_MAX * (NOTE_BYTES_MAX + 8) + 8,
             Self::Nodes => NODES_REPLY_BYTES_MAX,
             Self::Span => SPAN_BYTES_MAX,
             Self::Payload => PAYLOAD_BYTES_MAX + Hash::LEN + 8,
             Self::Consistency => CONTEXT_BODY_BYTES_MAX + (1 + PROOF_HASHES_MAX) * Hash::LEN,
+            Self::Inclusion => {
+                CONTEXT_BODY_BYTES_MAX
+                    + HEADER_BYTES_MAX
+                    + PAYLOAD_INLINE_BYTES_MAX
+                    + PROOF_HASHES_MAX * Hash::LEN
+            }
             Self::Error => 1,
         }
     }
@@ -228,6 +242,15 @@ pub enum Request {
         /// The newer size, not below it.
         to: u64,
     },
+    /// One entry and the proof that it is in its context.
+    Inclusion {
+        /// The context.
+        context: ContextId,
+        /// The entry, at least 1.
+        sequence: u64,
+        /// The signed size, not below it.
+        size: u64,
+    },
 }
 
 impl Request {
@@ -254,6 +277,14 @@ impl Request {
             Self::Consistency { context, from, to } => {
                 let body = wire::Sizes::new(context, *from, *to);
                 encode(Kind::ConsistencyRequest, &body)
+            }
+            Self::Inclusion {
+                context,
+                sequence,
+                size,
+            } => {
+                let body = wire::Sizes::new(context, *sequence, *size);
+                encode(Kind::InclusionRequest, &body)
             }
         }
     }
@@ -299,6 +330,16 @@ impl Request {
                 in_range("newer size", to, 1, SEQUENCE_MAX)?;
                 in_range("older size", from, 1, to)?;
                 Ok(Self::Consistency { context, from, to })
+            }
+            Kind::InclusionRequest => {
+                let (context, sequence, size) = decode::<wire::Sizes>(kind, body)?.open()?;
+                in_range("size", size, 1, SEQUENCE_MAX)?;
+                in_range("sequence", sequence, 1, size)?;
+                Ok(Self::Inclusion {
+                    context,
+                    sequence,
+                    size,
+                })
             }
             _ => Err(DecodeError::Invalid {
                 what: "a reply where a request belongs",
@@ -372,6 +413,21 @@ pub enum Reply<'a> {
         /// The proof.
         hashes: Vec<Hash>,
     },
+    /// An entry and the proof that it is in its context.
+    Inclusion {
+        /// The context.
+        context: ContextId,
+        /// The entry.
+        sequence: u64,
+        /// The size the proof is about.
+        size: u64,
+        /// The entry's header: the leaf's preimage.
+        header: Vec<u8>,
+        /// The entry's payload up to 4 KiB; empty for a larger one.
+        payload: Vec<u8>,
+        /// From the leaf to the root, lowest first.
+        hashes: Vec<Hash>,
+    },
     /// No answer; ends the stream.
     Refused(Refusal),
 }
@@ -404,6 +460,18 @@ impl<'a> Reply<'a> {
                 let body = wire::Consistency::new(context, (*from, *to), from_root, hashes);
                 encode(Kind::Consistency, &body)
             }
+            Self::Inclusion {
+                context,
+                sequence,
+                size,
+                header,
+                payload,
+                hashes,
+            } => {
+                let body =
+                    wire::Inclusion::new(context, (*sequence, *size), (header, payload), hashes);
+                encode(Kind::Inclusion, &body)
+            }
             Self::Refused(refusal) => frame(Kind::Error, &[*refusal as u8]),
         }
     }
@@ -434,6 +502,7 @@ impl<'a> Reply<'a> {
                 Ok(Self::Payload { hash, bytes })
             }
             Kind::Consistency => decode::<wire::Consistency>(kind, body)?.open(),
+            Kind::Inclusion => decode::<wire::Inclusion>(kind, body)?.open(),
             Kind::Error => match body {
                 [1] => Ok(Self::Refused(Refusal::NotServed)),
                 [2] => Ok(Self::Refused(Refusal::Failed)),

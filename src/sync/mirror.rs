@@ -14,14 +14,17 @@
 //! A crash or a cut connection loses what was not stored. The next sync reads
 //! the seen head and the size of every context back and goes on from there.
 
+mod accuse;
 mod begin;
 mod blame;
 mod fetch;
 mod held;
+mod keys;
+mod older;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::directory::{Diff, Opening};
+use crate::directory::{Aim, Diff, Opening};
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, ReadMirror};
@@ -29,6 +32,7 @@ use crate::note::{OriginName, VerifierKey};
 
 use super::error::{LocalFault, OriginFault, PeerFault, SyncError};
 use super::message::{Reply, Request};
+use accuse::Holder;
 use fetch::{Active, Fetch, Stored};
 
 /// Node requests in flight.
@@ -43,6 +47,10 @@ const _: () = assert!(NODE_REQUESTS_MAX <= REQUESTS_MAX);
 pub struct RequestId(u64);
 
 impl RequestId {
+    pub(super) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number, for logs.
     #[must_use]
     pub const fn get(self) -> u64 {
@@ -136,8 +144,13 @@ enum Phase<'m, M: ReadMirror + ?Sized> {
         diff: Box<Diff<&'m M>>,
         changed: Vec<Opening>,
     },
+    /// The source shows less than is held.
+    Older(Box<older::Older<'m, M>>),
     Fetch,
+    /// A span does not fold, or is refused: a consistency proof tells who lied.
     Accusing,
+    /// The origin signed two histories: what proves it is being fetched.
+    Tracing(Box<accuse::Case<'m, M>>),
     Completing,
     Ended,
 }
@@ -145,11 +158,25 @@ enum Phase<'m, M: ReadMirror + ?Sized> {
 /// An open request: what its answer has to be.
 #[derive(Debug)]
 enum Asked {
-    Head { answered: bool },
-    Nodes { hashes: VecDeque<Hash> },
+    Head {
+        answered: bool,
+    },
+    Nodes {
+        hashes: VecDeque<Hash>,
+    },
     Entries(Active),
     Payloads(held::PayloadRequest),
     Consistency(Box<blame::Dispute>),
+    /// A node of the path to a contradiction.
+    Path(Hash),
+    /// Answered; only the end is to come.
+    Answered,
+}
+
+impl Asked {
+    const fn is_proof(&self) -> bool {
+        matches!(self, Self::Consistency(_) | Self::Path(_) | Self::Answered)
+    }
 }
 
 /// What the mirror knew when the sync began.
@@ -166,6 +193,9 @@ pub struct Mirror<'m, M: ReadMirror + ?Sized> {
     origin: VerifierKey,
     limits: MirrorLimits,
     phase: Phase<'m, M>,
+    keys: keys::Keys,
+    /// An operator has chosen a branch.
+    resolved: bool,
     known: Known,
     outputs: VecDeque<Output>,
     requests: BTreeMap<RequestId, Asked>,
@@ -182,14 +212,17 @@ pub struct Mirror<'m, M: ReadMirror + ?Sized> {
 }
 
 impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
-    /// A sync of the origin that signs with `origin` into what `ledger` reads.
+    /// A sync into what `ledger` reads, of the origin that signs or signed with
+    /// `origin`: a key that leads from the pinned one, or that one itself.
     #[must_use]
     pub fn new(ledger: &'m M, origin: VerifierKey, limits: MirrorLimits) -> Self {
         Self {
             ledger,
+            keys: keys::Keys::new(origin.clone()),
             origin,
             limits,
             phase: Phase::Idle,
+            resolved: false,
             known: Known::default(),
             outputs: VecDeque::new(),
             requests: BTreeMap::new(),
@@ -285,18 +318,23 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         )?;
         let unknown = PeerFault::UnknownRequest { request: id.0 };
         let mut asked = self.requests.remove(&id).ok_or(unknown)?;
-        let accusing = matches!(self.phase, Phase::Accusing);
-        if accusing && !matches!(asked, Asked::Consistency(_)) {
+        if self.is_lost() && !asked.is_proof() {
             // The sync is lost already; only the proof still matters.
             self.requests.insert(id, asked);
             return Ok(());
         }
         let reply = Reply::decode(frame).map_err(PeerFault::Malformed)?;
         if let Reply::Refused(refusal) = reply {
-            return Err(match asked {
-                Asked::Consistency(dispute) => dispute.unproven().into(),
-                _ => PeerFault::Refused { refusal }.into(),
-            });
+            return match asked {
+                Asked::Consistency(dispute) => Err(dispute.unproven()),
+                Asked::Path(_) => Err(accuse::unproven()),
+                Asked::Entries(active) => {
+                    self.blame_refusal(&active, refusal)?;
+                    self.requests.insert(id, Asked::Answered);
+                    Ok(())
+                }
+                _ => Err(PeerFault::Refused { refusal }.into()),
+            };
         }
         match (&mut asked, reply) {
             (Asked::Head { answered }, Reply::Head { notes }) => {
@@ -306,19 +344,31 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
                 self.head_shown(&notes)?;
             }
             (Asked::Nodes { hashes }, Reply::Nodes { answers }) => {
-                self.nodes_shown(hashes, answers)?;
+                if matches!(self.phase, Phase::Older(_)) {
+                    self.older_shown(hashes, answers)?;
+                } else {
+                    self.nodes_shown(hashes, answers)?;
+                }
             }
             (Asked::Entries(active), reply) => {
                 if let Some(dispute) = self.entries_frame(active, reply, frame.len())? {
                     self.phase = Phase::Accusing;
-                    let request = dispute.request();
-                    self.ask(&request, Asked::Consistency(Box::new(dispute)))?;
+                    self.accuse_by_proof(dispute)?;
                 }
             }
             (Asked::Payloads(wanted), Reply::Payload { hash, bytes }) => {
                 wanted.take(hash, bytes, &mut self.fetch)?;
             }
-            (Asked::Consistency(dispute), reply) => return Err(dispute.judge(reply)),
+            (Asked::Consistency(_) | Asked::Path(_), reply) => {
+                match (std::mem::replace(&mut asked, Asked::Answered), reply) {
+                    (Asked::Consistency(dispute), reply) => self.proof_shown(*dispute, reply)?,
+                    (Asked::Path(hash), Reply::Nodes { answers }) => {
+                        self.path_shown(hash, answers)?;
+                    }
+                    _ => return Err(accuse::unproven()),
+                }
+            }
+            (Asked::Answered, _) => return Err(PeerFault::Surplus { what: "a proof" }.into()),
             _ => {
                 let what = "another kind of reply";
                 return Err(PeerFault::WrongReply { what }.into());
@@ -334,10 +384,11 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         let early = |what| Err(PeerFault::EndedEarly { what }.into());
         match asked {
             Asked::Head { answered: false } => early("the head"),
-            Asked::Nodes { hashes } if !hashes.is_empty() => early("all nodes"),
-            Asked::Consistency(dispute) => Err(dispute.unproven().into()),
-            Asked::Head { .. } | Asked::Nodes { .. } => Ok(()),
-            _ if matches!(self.phase, Phase::Accusing) => Ok(()),
+            Asked::Nodes { hashes } if !hashes.is_empty() && !self.is_lost() => early("all nodes"),
+            Asked::Consistency(dispute) => Err(dispute.unproven()),
+            Asked::Path(_) => Err(accuse::unproven()),
+            Asked::Head { .. } | Asked::Nodes { .. } | Asked::Answered => Ok(()),
+            _ if self.is_lost() => Ok(()),
             Asked::Entries(active) => self.fetch.entries_ended(active),
             Asked::Payloads(wanted) => {
                 let stored = wanted.finish(&mut self.fetch)?;
@@ -352,6 +403,9 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         if matches!(self.phase, Phase::Diff { .. }) {
             self.pump_nodes()?;
         }
+        if matches!(self.phase, Phase::Older(_)) && self.ending.is_none() {
+            self.pump_older()?;
+        }
         if matches!(self.phase, Phase::Fetch) {
             self.pump_fetch()?;
         }
@@ -359,6 +413,10 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             return Ok(());
         }
         if matches!(self.phase, Phase::Fetch) && self.fetch.is_done() {
+            if let Some(context) = self.replaced()? {
+                let aim = Aim::Context(context);
+                return self.begin_case(Holder::Pending, true, aim, None);
+            }
             self.phase = Phase::Completing;
             if let Some(head) = self.shown.clone() {
                 self.store(Ingest::Complete(head), Stored::default());
@@ -380,6 +438,11 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         Ok(())
     }
 
+    /// True once only proofs matter.
+    const fn is_lost(&self) -> bool {
+        matches!(self.phase, Phase::Accusing | Phase::Tracing(_))
+    }
+
     fn ask(&mut self, request: &Request, asked: Asked) -> Result<(), SyncError> {
         let frame = request.encode().map_err(LocalFault::Message)?;
         let request = RequestId(self.next_request);
@@ -397,7 +460,7 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
     }
 }
 
-fn within(what: &'static str, got: u64, max: u64) -> Result<(), SyncError> {
+pub(super) fn within(what: &'static str, got: u64, max: u64) -> Result<(), SyncError> {
     if got > max {
         return Err(LocalFault::Quota { what, got, max }.into());
     }

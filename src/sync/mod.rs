@@ -9,10 +9,13 @@
 //!
 //! ```text
 //!  Idle -> Head -> Diff -> Fetch -> Completing -> Ended (Done)
-//!            |                |
-//!            +-> Ended        +-> Accusing -> Ended (Fail)
-//!       (nothing, behind,    a run of a context we hold part of does not
-//!        current)            fold: a consistency proof tells who lied
+//!            |      |         |
+//!            |      |         +-> Accusing   a run does not fold: a consistency
+//!            |      |                |       proof tells who lied
+//!            |      +----------------+-> Tracing -> Ended (Fail)
+//!            +-> Older -+-----------------^  the paths that prove it
+//!            |          |
+//!            +----------+-> Ended (nothing, behind, current)
 //! ```
 //!
 //! **Faults** are split by who is to blame, because that decides what happens
@@ -24,8 +27,10 @@
 //! `handle_*`, effects come out of `poll_output`; deadlines are the driver's.
 
 pub mod error;
+pub mod forgetful;
 pub mod message;
 pub mod mirror;
+pub mod sample;
 pub mod source;
 mod wire;
 
@@ -34,8 +39,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use error::{LocalFault, OriginFault, PeerFault, SyncError};
+pub use error::{Forked, LocalFault, OriginFault, PeerFault, SyncError};
 pub use mirror::{Mirror, MirrorLimits, Outcome, Output, Report, RequestId, StoreToken};
+pub use sample::{SampleOutput, SampleReport, Sampler};
 pub use source::{Answer, SourceError, answer};
 
 /// Bytes of spans after which a source ends an answer: the span that reaches

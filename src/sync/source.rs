@@ -19,13 +19,14 @@ use super::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::SignedHead;
+use crate::head::{Head, SignedHead};
 use crate::ledger::ReadLedger;
-use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SPAN_BYTES_MAX};
+use crate::limits::{NOTES_PER_REPLY_MAX, PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SPAN_BYTES_MAX};
+use crate::note::Note;
 use crate::run::{Run, RunError, SPAN_FIXED_BYTES, encode_span};
 use crate::tree::nodes::read_root;
 use crate::tree::range::right_build;
-use crate::tree::{BuildError, NodeId, ReadNodes, TreeSize, consistency};
+use crate::tree::{BuildError, LeafIndex, NodeId, ReadNodes, TreeSize, consistency, inclusion};
 
 /// Bytes of a span that runs and their lengths may take.
 const SPAN_RUNS_BYTES_MAX: usize = SPAN_BYTES_MAX - SPAN_FIXED_BYTES - PROOF_HASHES_MAX * Hash::LEN;
@@ -73,9 +74,7 @@ impl<E: std::fmt::Display> From<BuildError<E>> for SourceError<E> {
 /// Reads a request; an error is the asker's fault.
 pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
     let state = match Request::decode(frame)? {
-        // Takeovers and rotations are not written yet, so whatever the asker
-        // has seen, the newest head is all there is to tell.
-        Request::Head { newest: _ } => State::Head,
+        Request::Head { newest } => State::Head { newest },
         Request::Nodes { hashes } => State::Nodes(hashes.into_iter()),
         Request::Payloads { hashes } => State::Payloads(hashes.into_iter()),
         Request::Entries {
@@ -91,6 +90,15 @@ pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
             sent_spans: 0,
         }),
         Request::Consistency { context, from, to } => State::Consistency { context, from, to },
+        Request::Inclusion {
+            context,
+            sequence,
+            size,
+        } => State::Inclusion {
+            context,
+            sequence,
+            size,
+        },
     };
     Ok(Answer { state, ahead: None })
 }
@@ -105,7 +113,9 @@ pub struct Answer {
 
 #[derive(Debug)]
 enum State {
-    Head,
+    Head {
+        newest: Vec<u8>,
+    },
     Nodes(std::vec::IntoIter<Hash>),
     Payloads(std::vec::IntoIter<Hash>),
     Entries(Entries),
@@ -113,6 +123,11 @@ enum State {
         context: ContextId,
         from: u64,
         to: u64,
+    },
+    Inclusion {
+        context: ContextId,
+        sequence: u64,
+        size: u64,
     },
     Done,
 }
@@ -128,6 +143,16 @@ struct Entries {
 }
 
 impl Answer {
+    /// The newest note of the asker, before the first frame, if it shows one.
+    /// It is not verified: whoever guards the own store judges it.
+    #[must_use]
+    pub fn shown_note(&self) -> Option<&[u8]> {
+        match &self.state {
+            State::Head { newest } if !newest.is_empty() => Some(newest),
+            _ => None,
+        }
+    }
+
     /// The next frame, or `None` when the answer is complete.
     pub fn next_frame<L: ReadLedger + ?Sized>(
         &mut self,
@@ -135,11 +160,7 @@ impl Answer {
     ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Done => Ok(None),
-            State::Head => {
-                let head = ledger.newest_head().map_err(SourceError::Ledger)?;
-                let notes = head.iter().map(SignedHead::note_bytes).collect();
-                Ok(Some(Reply::Head { notes }.encode()?))
-            }
+            State::Head { newest } => Ok(Some(head_reply(ledger, &newest)?)),
             State::Nodes(hashes) => self.next_nodes(ledger, hashes),
             State::Payloads(mut hashes) => {
                 let Some(hash) = hashes.next() else {
@@ -153,6 +174,11 @@ impl Answer {
             State::Consistency { context, from, to } => {
                 Ok(Some(consistency_reply(ledger, context, from, to)?))
             }
+            State::Inclusion {
+                context,
+                sequence,
+                size,
+            } => Ok(Some(inclusion_reply(ledger, context, sequence, size)?)),
         }
     }
 
@@ -292,6 +318,29 @@ fn cut(runs: &[Vec<u8>], start: u64, size: u64) -> Result<(usize, u64), RunError
     Ok(aligned.unwrap_or((fits, end)))
 }
 
+/// The rotations that the asker may lack, then the newest head. What the asker
+/// shows is not verified: it can only lie about what it lacks.
+fn head_reply<L: ReadLedger + ?Sized>(
+    ledger: &L,
+    newest: &[u8],
+) -> Result<Vec<u8>, SourceError<L::Error>> {
+    let shown = Note::parse(newest).ok();
+    let shown = shown.and_then(|note| Head::parse(note.text()).ok());
+    let head = ledger.newest_head().map_err(SourceError::Ledger)?;
+    let mut notes = Vec::new();
+    if let Some(head) = &head {
+        let after = shown.map(|shown| shown.order());
+        let rotations = ledger.rotations_after(after).map_err(SourceError::Ledger)?;
+        // The newest head may be a rotation itself, and rotations above it are
+        // not published yet.
+        let before = rotations.iter().filter(|r| r.order() < head.order());
+        let before = before.take(NOTES_PER_REPLY_MAX - 1);
+        notes.extend(before.map(SignedHead::note_bytes));
+        notes.push(head.note_bytes());
+    }
+    Ok(Reply::Head { notes }.encode()?)
+}
+
 fn consistency_reply<L: ReadLedger + ?Sized>(
     ledger: &L,
     context: ContextId,
@@ -314,6 +363,39 @@ fn consistency_reply<L: ReadLedger + ?Sized>(
         from,
         to,
         from_root,
+        hashes,
+    };
+    Ok(reply.encode()?)
+}
+
+fn inclusion_reply<L: ReadLedger + ?Sized>(
+    ledger: &L,
+    context: ContextId,
+    sequence: u64,
+    size: u64,
+) -> Result<Vec<u8>, SourceError<L::Error>> {
+    let refused = || Ok(Reply::Refused(Refusal::NotServed).encode()?);
+    let signed = ledger.signed_size(&context).map_err(SourceError::Ledger)?;
+    if signed.is_none_or(|signed| signed < size) || sequence > size {
+        return refused();
+    }
+    let parts = ledger
+        .entry_parts(&context, sequence)
+        .map_err(SourceError::Ledger)?;
+    let (Some((header, payload)), Some(index)) = (parts, sequence.checked_sub(1)) else {
+        return refused();
+    };
+    let nodes = ContextNodes {
+        ledger,
+        context: &context,
+    };
+    let hashes = inclusion::build(LeafIndex::new(index), TreeSize::new(size), &nodes)?;
+    let reply = Reply::Inclusion {
+        context,
+        sequence,
+        size,
+        header,
+        payload,
         hashes,
     };
     Ok(reply.encode()?)

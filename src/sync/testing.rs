@@ -5,25 +5,30 @@
 //! payloads before spans, and that a complete head's directory really follows
 //! from what was stored.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Mutex;
 
-use super::message::{FrameHeader, Kind, Request};
-use super::{Answer, Mirror, MirrorLimits, Output, Report, RequestId, StoreToken, SyncError};
+mod pair;
+
+pub(crate) use pair::{Dice, End, Pair, sampled};
+
 use crate::directory::{
     Change, MemoryDirectory, Node, Opening, ReadDirectory, Slot, apply, empty_root,
 };
-use crate::entry::{ContextId, Draft};
+use crate::entry::{ContextId, Draft, leaf_hash};
+use crate::evidence::Evidence;
 use crate::hash::{self, Hash};
-use crate::head::{Head, SignedHead, sign_head};
+use crate::head::{Head, HeadOrder, Rotation, SignedHead, sign_head, sign_rotation};
 use crate::ledger::{
-    Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror, WhenStored,
+    EntryParts, ForkState, Ingest, OpenedNode, ReadLedger, ReadMirror, SeenHead, StoreMirror,
+    WhenStored,
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
 use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder};
-use crate::tree::{MemoryNodes, NodeId};
+use crate::tree::nodes::read_root;
+use crate::tree::{MemoryNodes, NodeId, TreeSize};
 
 pub(crate) fn signer(seed: u8) -> SignerKey {
     SignerKey::from_seed(OriginName::new("test/origin").unwrap(), &[seed; 32])
@@ -41,6 +46,8 @@ struct FakeContext {
 #[derive(Clone)]
 pub(crate) struct FakeLedger {
     seed: u8,
+    pinned: u8,
+    pub(crate) rotations: Vec<SignedHead>,
     contexts: BTreeMap<String, FakeContext>,
     payloads: HashMap<Hash, Vec<u8>>,
     directory: MemoryDirectory,
@@ -57,6 +64,8 @@ impl FakeLedger {
     pub(crate) fn new(seed: u8) -> Self {
         Self {
             seed,
+            pinned: seed,
+            rotations: Vec::new(),
             contexts: BTreeMap::new(),
             payloads: HashMap::new(),
             directory: MemoryDirectory::new(),
@@ -71,7 +80,7 @@ impl FakeLedger {
     }
 
     pub(crate) fn vkey(&self) -> VerifierKey {
-        signer(self.seed).verifier().clone()
+        signer(self.pinned).verifier().clone()
     }
 
     /// Appends entries as one group: as few runs as hold them.
@@ -117,6 +126,15 @@ impl FakeLedger {
 
     /// Signs a head over everything appended.
     pub(crate) fn publish(&mut self) -> Hash {
+        self.publish_and(None)
+    }
+
+    /// The same, with a head that hands over to another key.
+    pub(crate) fn rotate(&mut self, new: u8) -> Hash {
+        self.publish_and(Some(new))
+    }
+
+    fn publish_and(&mut self, new: Option<u8>) -> Hash {
         let mut changes = Vec::new();
         for id in std::mem::take(&mut self.dirty) {
             let c = &self.contexts[&id];
@@ -146,10 +164,21 @@ impl FakeLedger {
             contexts: update.sums.contexts,
             entries: update.sums.entries,
             time_ns: self.epoch,
-            rotation: None,
+            rotation: new.map(|new| Rotation {
+                old: key.verifier().clone(),
+                new: signer(new).verifier().clone(),
+            }),
         };
-        let note = sign_head(&head, &key).unwrap();
-        self.head = Some(SignedHead::open(&note, key.verifier()).unwrap());
+        let note = match new {
+            None => sign_head(&head, &key).unwrap(),
+            Some(new) => sign_rotation(&head, &key, &signer(new)).unwrap(),
+        };
+        let signed = SignedHead::open(&note, key.verifier()).unwrap();
+        self.head = Some(signed.clone());
+        if let Some(new) = new {
+            self.rotations.push(signed);
+            self.seed = new;
+        }
         update.root
     }
 
@@ -167,6 +196,11 @@ impl ReadLedger for FakeLedger {
 
     fn newest_head(&self) -> Result<Option<SignedHead>, Infallible> {
         Ok(self.head.clone())
+    }
+
+    fn rotations_after(&self, order: Option<HeadOrder>) -> Result<Vec<SignedHead>, Infallible> {
+        let later = self.rotations.iter().filter(|r| Some(r.order()) > order);
+        Ok(later.cloned().collect())
     }
 
     fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, Infallible> {
@@ -226,6 +260,19 @@ impl ReadLedger for FakeLedger {
     fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, Infallible> {
         Ok(self.payloads.get(hash).cloned())
     }
+
+    fn entry_parts(&self, id: &ContextId, sequence: u64) -> Result<Option<EntryParts>, Infallible> {
+        for bytes in self.runs_of(id.as_str()) {
+            let run = Run::decode(bytes).unwrap();
+            if (run.first()..=run.last()).contains(&sequence) {
+                let at = usize::try_from(sequence - run.first()).unwrap();
+                let entry = run.entries().nth(at).unwrap().unwrap();
+                let payload = entry.inline_payload.unwrap_or_default().to_vec();
+                return Ok(Some((run.headers().nth(at).unwrap().to_vec(), payload)));
+            }
+        }
+        Ok(None)
+    }
 }
 
 #[derive(Default)]
@@ -236,6 +283,10 @@ struct MirrorState {
     runs: BTreeMap<String, Vec<Vec<u8>>>,
     payloads: BTreeSet<Hash>,
     directory: MemoryDirectory,
+    rotations: Vec<SignedHead>,
+    forks: Vec<ForkState>,
+    /// The key it was made with; that of seed 1 if nothing else is said.
+    pinned: Option<u8>,
     items: usize,
 }
 
@@ -251,6 +302,20 @@ impl FakeMirror {
 
     pub(crate) fn items(&self) -> usize {
         self.0.lock().unwrap().items
+    }
+
+    pub(crate) fn pinned_to(seed: u8) -> Self {
+        Self(Mutex::new(MirrorState {
+            pinned: Some(seed),
+            ..MirrorState::default()
+        }))
+    }
+
+    /// An operator has said which branch is followed.
+    pub(crate) fn resolve(&self) {
+        for fork in &mut self.0.lock().unwrap().forks {
+            fork.resolved = true;
+        }
     }
 
     /// Stores an item; panics on anything a store must never be asked.
@@ -307,7 +372,33 @@ impl FakeMirror {
                 state.directory.add(&update);
                 state.complete = Some(head);
             }
+            Ingest::Evidence(evidence) => {
+                let bytes = evidence.to_bytes();
+                assert_eq!(Evidence::parse(&bytes).unwrap(), evidence);
+                let pinned = signer(state.pinned.unwrap_or(1));
+                state.forks.push(ForkState {
+                    evidence: evidence.hash(),
+                    verdict: evidence.verify(pinned.verifier()).unwrap().to_string(),
+                    resolved: false,
+                });
+            }
+            Ingest::Rotation(head) => {
+                state.pending = None;
+                state.rotations.push(head);
+            }
         }
+    }
+
+    /// The tree of what was stored of a context.
+    fn nodes_of(&self, id: &ContextId) -> MemoryNodes {
+        let state = self.0.lock().unwrap();
+        let mut nodes = MemoryNodes::default();
+        for run in state.runs.get(id.as_str()).into_iter().flatten() {
+            for header in Run::decode(run).unwrap().headers() {
+                nodes.append(leaf_hash(header)).unwrap();
+            }
+        }
+        nodes
     }
 
     /// Everything stored is a beginning of what the ledger holds.
@@ -353,6 +444,46 @@ impl ReadMirror for FakeMirror {
     fn has_outside_payload(&self, hash: &Hash) -> Result<bool, Infallible> {
         Ok(self.0.lock().unwrap().payloads.contains(hash))
     }
+
+    fn fork(&self) -> Result<Option<ForkState>, Infallible> {
+        Ok(self.0.lock().unwrap().forks.last().cloned())
+    }
+
+    fn context_at(&self, path: &Hash) -> Result<Option<ContextId>, Infallible> {
+        let state = self.0.lock().unwrap();
+        let mut ids = state
+            .accumulators
+            .keys()
+            .map(|id| ContextId::new(id).unwrap());
+        Ok(ids.find(|id| id.path() == *path))
+    }
+
+    fn origin_key(&self) -> VerifierKey {
+        let rotations = self.0.lock().unwrap().rotations.clone();
+        rotations
+            .last()
+            .map_or_else(|| self.pinned_key(), |head| head.next_key().clone())
+    }
+
+    fn pinned_key(&self) -> VerifierKey {
+        let pinned = self.0.lock().unwrap().pinned;
+        signer(pinned.unwrap_or(1)).verifier().clone()
+    }
+
+    fn rotations(&self) -> Result<Vec<SignedHead>, Infallible> {
+        Ok(self.0.lock().unwrap().rotations.clone())
+    }
+
+    fn root_at(&self, id: &ContextId, size: u64) -> Result<Option<Hash>, Infallible> {
+        let nodes = self.nodes_of(id);
+        let known = size <= nodes.size().get();
+        Ok(known.then(|| read_root(TreeSize::new(size), &nodes).unwrap()))
+    }
+
+    fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, Infallible> {
+        let own = self.nodes_of(id);
+        Ok(nodes.iter().map(|n| own.node(*n).unwrap()).collect())
+    }
 }
 
 impl StoreMirror for FakeMirror {
@@ -365,156 +496,5 @@ impl StoreMirror for FakeMirror {
     fn ingest(&self, item: Ingest, done: WhenStored<Infallible>) {
         self.apply(item);
         done(Ok(()));
-    }
-}
-
-/// A small generator of pseudo-random numbers (splitmix64).
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
-    }
-}
-
-/// What a network does to one frame: the frames that arrive in its place.
-pub(crate) type Tamper<'a> = dyn FnMut(usize, &Request, Vec<u8>) -> Vec<Vec<u8>> + 'a;
-
-/// How a sync of the pair ended.
-pub(crate) enum End {
-    Done(Box<Report>),
-    Fail(SyncError),
-    /// Cut off as asked.
-    Cut,
-}
-
-impl End {
-    pub(crate) fn report(self) -> Report {
-        match self {
-            Self::Done(report) => *report,
-            Self::Fail(error) => panic!("{error}"),
-            Self::Cut => panic!("cut"),
-        }
-    }
-
-    pub(crate) fn error(self) -> SyncError {
-        match self {
-            Self::Fail(error) => error,
-            _ => panic!("no error"),
-        }
-    }
-}
-
-/// A source and a mirror joined by queues.
-pub(crate) struct Pair<'a> {
-    pub(crate) ledger: &'a FakeLedger,
-    pub(crate) store: &'a FakeMirror,
-    pub(crate) limits: MirrorLimits,
-    /// Order of arrival; `None` delivers in the order of asking.
-    pub(crate) seed: Option<u64>,
-    /// Store this many items, then lose everything under way.
-    pub(crate) cut_after: Option<usize>,
-    /// Kinds of the frames sent, in order of delivery.
-    pub(crate) kinds: Vec<(Kind, usize)>,
-}
-
-struct Stream {
-    id: RequestId,
-    request: Request,
-    answer: Answer,
-    ready: VecDeque<Vec<u8>>,
-    over: bool,
-}
-
-impl<'a> Pair<'a> {
-    pub(crate) fn new(ledger: &'a FakeLedger, store: &'a FakeMirror) -> Self {
-        Self {
-            ledger,
-            store,
-            limits: MirrorLimits::default(),
-            seed: None,
-            cut_after: None,
-            kinds: Vec::new(),
-        }
-    }
-
-    pub(crate) fn sync(&mut self) -> End {
-        self.sync_with(self.ledger.vkey(), &mut |_, _, frame| vec![frame])
-    }
-
-    pub(crate) fn tampered(&mut self, tamper: &mut Tamper<'_>) -> End {
-        self.sync_with(self.ledger.vkey(), tamper)
-    }
-
-    pub(crate) fn sync_with(&mut self, origin: VerifierKey, tamper: &mut Tamper<'_>) -> End {
-        let mut dice = self.seed.map(Dice);
-        let mut mirror = Mirror::new(self.store, origin, self.limits);
-        let mut streams: Vec<Stream> = Vec::new();
-        let mut stores: VecDeque<(StoreToken, Ingest)> = VecDeque::new();
-        let mut done = 0;
-        mirror.start();
-        loop {
-            while let Some(output) = mirror.poll_output() {
-                match output {
-                    Output::Send { request: id, frame } => streams.push(Stream {
-                        id,
-                        request: Request::decode(&frame).unwrap(),
-                        answer: super::answer(&frame).unwrap(),
-                        ready: VecDeque::new(),
-                        over: false,
-                    }),
-                    Output::Store { token, item } => stores.push_back((token, item)),
-                    Output::Done(report) => {
-                        assert!(stores.is_empty() && mirror.poll_output().is_none());
-                        return End::Done(Box::new(report));
-                    }
-                    Output::Fail(error) => {
-                        // What was verified before is stored all the same.
-                        for (_, item) in stores {
-                            self.store.apply(item);
-                        }
-                        return End::Fail(error);
-                    }
-                }
-            }
-            assert!(streams.len() <= super::mirror::REQUESTS_MAX);
-            let choices = streams.len() + usize::from(!stores.is_empty());
-            assert!(choices > 0, "the engine waits for nothing");
-            let choice = dice.as_mut().map_or(0, |d| d.below(choices));
-            if choice == streams.len() {
-                if self.cut_after == Some(done) {
-                    return End::Cut;
-                }
-                let (token, item) = stores.pop_front().unwrap();
-                self.store.apply(item);
-                done += 1;
-                mirror.handle_stored(token);
-                continue;
-            }
-            let s = &mut streams[choice];
-            if s.ready.is_empty() && !s.over {
-                match s.answer.next_frame(self.ledger).unwrap() {
-                    None => s.over = true,
-                    Some(frame) => {
-                        let (kind, _) = FrameHeader::split(&frame).unwrap();
-                        let at = self.kinds.len();
-                        self.kinds.push((kind, frame.len()));
-                        s.ready.extend(tamper(at, &s.request, frame));
-                        // A frame that was taken away ends the stream.
-                        s.over = s.ready.is_empty();
-                    }
-                }
-            }
-            if let Some(frame) = s.ready.pop_front() {
-                mirror.handle_frame(s.id, &frame);
-            } else {
-                let s = streams.remove(choice);
-                mirror.handle_end(s.id);
-            }
-        }
     }
 }

@@ -1,7 +1,11 @@
 //! Engines against each other, without a network.
 
+mod evidence;
 mod honest;
 mod lying;
+mod proptests;
+mod rotation;
+mod sample;
 
 use super::testing::FakeLedger;
 

@@ -16,8 +16,8 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::ledger::OpenedNode;
 use crate::limits::{
-    DIRECTORY_NODE_BYTES_MAX, NODES_PER_REQUEST_MAX, NOTE_BYTES_MAX, NOTES_PER_REPLY_MAX,
-    PROOF_HASHES_MAX,
+    DIRECTORY_NODE_BYTES_MAX, HEADER_BYTES_MAX, NODES_PER_REQUEST_MAX, NOTE_BYTES_MAX,
+    NOTES_PER_REPLY_MAX, PAYLOAD_INLINE_BYTES_MAX, PROOF_HASHES_MAX, SEQUENCE_MAX,
 };
 
 /// Entry slots of a directory node.
@@ -118,7 +118,8 @@ impl<const N: usize> Hashes<N> {
     }
 }
 
-/// Body of `EntriesRequest`, `EntriesBegin` and `ConsistencyRequest`.
+/// Body of `EntriesRequest`, `EntriesBegin`, `ConsistencyRequest` and
+/// `InclusionRequest`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Sizes {
     context: ByteBuf,
@@ -258,6 +259,54 @@ impl Consistency {
             from,
             to,
             from_root: Hash::from_bytes(self.from_root),
+            hashes: hashes(self.hashes.0),
+        })
+    }
+}
+
+/// Body of `Inclusion`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Inclusion {
+    sizes: Sizes,
+    header: ByteBuf,
+    payload: ByteBuf,
+    hashes: List<Bytes32, PROOF_HASHES_MAX>,
+}
+
+impl Inclusion {
+    pub(super) fn new(
+        context: &ContextId,
+        (sequence, size): (u64, u64),
+        (header, payload): (&[u8], &[u8]),
+        list: &[Hash],
+    ) -> Self {
+        Self {
+            sizes: Sizes::new(context, sequence, size),
+            header: ByteBuf::from(header),
+            payload: ByteBuf::from(payload),
+            hashes: List(bytes32(list)),
+        }
+    }
+
+    pub(super) fn open(self) -> Result<Reply<'static>, DecodeError> {
+        let (context, sequence, size) = self.sizes.open()?;
+        in_range("size", size, 1, SEQUENCE_MAX)?;
+        in_range("sequence", sequence, 1, size)?;
+        let (header, payload) = (self.header.into_vec(), self.payload.into_vec());
+        let (header_max, payload_max) = (HEADER_BYTES_MAX as u64, PAYLOAD_INLINE_BYTES_MAX as u64);
+        in_range("header in bytes", header.len() as u64, 1, header_max)?;
+        in_range(
+            "inline payload in bytes",
+            payload.len() as u64,
+            0,
+            payload_max,
+        )?;
+        Ok(Reply::Inclusion {
+            context,
+            sequence,
+            size,
+            header,
+            payload,
             hashes: hashes(self.hashes.0),
         })
     }

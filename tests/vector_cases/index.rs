@@ -52,7 +52,7 @@ fn formats() -> Vec<Value> {
         at.extend([9, 1, 0, 0]);
         at
     };
-    let mut state = vec![2, 0, 0, 0, 0, 0, 0, 0];
+    let mut state = vec![3, 0, 0, 0, 0, 0, 0, 0];
     state.extend([[0xaa; 16], [0xbb; 16]].concat());
     let numbers: [u64; 10] = [
         (3 << 32) + 640,
@@ -67,9 +67,10 @@ fn formats() -> Vec<Value> {
         77,
     ];
     state.extend(numbers.map(u64::to_le_bytes).concat());
-    state.extend([1, 0, 2, 0, 1, 0]);
+    state.extend([1, 0, 1, 0, 2, 0, 1, 0]);
     state.extend(b"k");
-    state.extend([place(3, 64), place(3, 128), place(3, 192)].concat());
+    let places = [place(2, 64), place(3, 64), place(3, 128), place(3, 192)];
+    state.extend(places.concat());
     let run = |entries: u16, keys: &[u8]| {
         let mut value = place(1, 128);
         value.extend(entries.to_le_bytes());
@@ -82,8 +83,15 @@ fn formats() -> Vec<Value> {
         let (context, index) = (key(&[1]), key(&[0]));
         [context, vec![level], index].concat()
     };
-    let empty = [vec![0; 40], Frontier::new().to_bytes()].concat();
-    let good: [(&str, u8, Vec<u8>, Vec<u8>); 9] = [
+    let empty = [vec![0; 48], Frontier::new().to_bytes()].concat();
+    let head = [
+        place(1, 192),
+        place(1, 64)[..8].to_vec(),
+        vec![3; 8],
+        vec![1],
+    ]
+    .concat();
+    let good: [(&str, u8, Vec<u8>, Vec<u8>); 10] = [
         ("a mirror in mid-sync", 1, b"covered".to_vec(), state),
         ("a context without entries", 5, key(&[7]), empty),
         ("a number without a name", 3, key(&[7]), Vec::new()),
@@ -92,6 +100,7 @@ fn formats() -> Vec<Value> {
         ("a tile of level 2", 7, tile(2), vec![5; 64]),
         ("a payload", 8, vec![6; 32], place(2, 128)),
         ("a path", 4, vec![7; 32], vec![3, 0, 0, 0, 0, 0, 0, 0]),
+        ("the first head of a minute", 12, key(&[1, 7]), head),
         ("a head that replaced nothing", 11, key(&[0]), vec![0; 16]),
     ];
     good.into_iter()
@@ -108,18 +117,28 @@ fn formats() -> Vec<Value> {
 type Change = (&'static str, &'static str, fn(&mut Vec<u8>));
 
 /// Values that cannot be, each under a check that is right.
-const UNREADABLE: [(u8, Change); 19] = [
-    (1, ("version 1", "version", |v| v[0] = 1)),
+const UNREADABLE: [(u8, Change); 22] = [
+    (1, ("version 2", "version", |v| v[0] = 2)),
     (1, ("a reserved byte", "reserved", |v| v[1] = 1)),
     (1, ("a head of 4 GiB", "length", |v| v[68] = 1)),
     (
         1,
         ("no vkey", "length of the vkey", |v| v[120..122].fill(0)),
     ),
-    (1, ("a vkey that is no text", "UTF-8", |v| v[126] = 0xff)),
+    (1, ("a vkey that is no text", "UTF-8", |v| v[128] = 0xff)),
     (
         1,
-        ("a pending record that is not there", "cut", |v| v[122] = 1),
+        ("a pending record that is not there", "cut", |v| v[124] = 1),
+    ),
+    (
+        1,
+        (
+            "more rotations than there may be",
+            "records of trust",
+            |v| {
+                v[122] = 96;
+            },
+        ),
     ),
     (1, ("one byte too many", "surplus", |v| v.push(0))),
     (2, ("a number of seven bytes", "cut", |v| v.truncate(7))),
@@ -154,12 +173,14 @@ const UNREADABLE: [(u8, Change); 19] = [
     (7, ("half a hash", "cut", |v| v.truncate(16))),
     (8, ("a place of eleven bytes", "cut", |v| v.truncate(11))),
     (9, ("a sequence of seven bytes", "cut", |v| v.truncate(7))),
+    (12, ("a head of another length", "surplus", |v| v.push(0))),
+    (12, ("neither first nor not", "first", |v| v[28] = 2)),
     (11, ("half a hash", "cut", |v| v.resize(16 + 16, 1))),
 ];
 
 /// Values that can be, each under a check that is right, and are not what the
 /// log says.
-const UNTRUE: [(u8, Change); 8] = [
+const UNTRUE: [(u8, Change); 10] = [
     (
         1,
         (
@@ -188,7 +209,7 @@ const UNTRUE: [(u8, Change); 8] = [
         ("is another origin's", "the head does not open", |v| {
             let other = *b"vectors.example+f1320472+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
             let len = u8::try_from(other.len()).unwrap();
-            v.truncate(126);
+            v.truncate(128);
             v[120] = len;
             v.extend(other);
         }),
@@ -198,7 +219,7 @@ const UNTRUE: [(u8, Change); 8] = [
         (
             "a peak of another tree",
             "the root is not the head's",
-            |v| v[60] ^= 1,
+            |v| v[68] ^= 1,
         ),
     ),
     (
@@ -206,6 +227,19 @@ const UNTRUE: [(u8, Change); 8] = [
         ("one entry less", "not the record's last sequence", |v| {
             v[12] -= 1;
         }),
+    ),
+    (5, ("no name, and one", "since when", |v| v[40..48].fill(0))),
+    (
+        1,
+        (
+            "names a rotation that is none",
+            "no rotation is there",
+            |v| {
+                let head = v[56..68].to_vec();
+                v[122] = 1;
+                v.extend(head);
+            },
+        ),
     ),
     (
         7,
@@ -240,7 +274,7 @@ fn bad_rows() -> Vec<Value> {
             add(*table, what, reason, &key, &bytes, (true, reads));
         }
     }
-    for table in 1..=11 {
+    for table in 1..=12 {
         let (key, value) = first(table);
         let good = sealed(table, &key, &value);
         let mut changed = good.clone();
@@ -378,7 +412,9 @@ fn pages() -> Vec<Value> {
 }
 
 pub(crate) fn index() -> Value {
-    let mut cases: Vec<Value> = [LOG, "store", "mirror", "loaded"].map(rows_case).to_vec();
+    let mut cases: Vec<Value> = [LOG, "store", "mirror", "loaded", "rotated", "followed"]
+        .map(rows_case)
+        .to_vec();
     cases.extend(formats());
     cases.extend(bad_rows());
     cases.extend(pages());

@@ -22,18 +22,19 @@ use super::{hex, number, unhex};
 use converge_ledger::store::Clock;
 
 /// The tables, by number from 1.
-pub(crate) const TABLES: [&str; 11] = [
-    "state.2",
-    "contexts.2",
-    "context_ids.2",
-    "paths.2",
-    "accumulators.2",
-    "runs.2",
-    "tiles.2",
-    "payloads.2",
-    "requests.2",
-    "directory.2",
-    "retired.2",
+pub(crate) const TABLES: [&str; 12] = [
+    "state.3",
+    "contexts.3",
+    "context_ids.3",
+    "paths.3",
+    "accumulators.3",
+    "runs.3",
+    "tiles.3",
+    "payloads.3",
+    "requests.3",
+    "directory.3",
+    "retired.3",
+    "heads.3",
 ];
 
 /// Rows by table (from 1) and key; values without their checks.
@@ -61,6 +62,8 @@ struct Context {
     requests: u64,
     run_bytes: u64,
     payload_bytes: u64,
+    /// Position of the record that names it; 0 without a name.
+    since: u64,
 }
 
 impl Context {
@@ -75,12 +78,10 @@ impl Context {
             self.requests,
             self.run_bytes,
             self.payload_bytes,
+            self.since,
         ];
         let mut value = fields.map(u64::to_le_bytes).concat();
         value.extend(self.after.frontier.to_bytes());
-        if self.id.is_empty() {
-            value.push(0);
-        }
         value
     }
 }
@@ -108,6 +109,10 @@ struct Rebuilt {
     pending: (Vec<Vec<u8>>, Vec<Opening>),
     loose: Vec<(Vec<u8>, OpeningsPart)>,
     retired: [u64; 2],
+    /// The minute of the last head.
+    minute: Option<u64>,
+    /// Places of what makes up whom the store believes.
+    trust: Vec<Vec<u8>>,
 }
 
 /// Position and body length.
@@ -125,11 +130,11 @@ impl Rebuilt {
         self.rows.insert((table, key.to_vec()), value);
     }
 
-    fn context(&mut self, body: &[u8]) {
+    fn context(&mut self, position: u64, body: &[u8]) {
         let id = std::str::from_utf8(&body[8..]).unwrap();
         let context = u64::from_le_bytes(body[..8].try_into().unwrap());
         self.name(context, id);
-        self.begin(id);
+        self.begin(id, position);
     }
 
     fn name(&mut self, context: u64, id: &str) {
@@ -140,7 +145,7 @@ impl Rebuilt {
     }
 
     /// What is loaded gets its name: size and root are as it says.
-    fn named(&mut self, body: &[u8]) {
+    fn named(&mut self, position: u64, body: &[u8]) {
         let n = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().unwrap());
         let (context, size) = (n(0), n(8));
         let id = std::str::from_utf8(&body[48..]).unwrap();
@@ -149,18 +154,20 @@ impl Rebuilt {
         assert_eq!((loaded.id.as_str(), loaded.after.size()), ("", size));
         assert_eq!(loaded.after.root().as_bytes(), &body[16..48]);
         id.clone_into(&mut loaded.id);
+        loaded.since = position;
         self.changed.insert(at);
         self.name(context, id);
     }
 
     /// A number is used; without a name its context does not exist yet.
-    fn begin(&mut self, id: &str) {
+    fn begin(&mut self, id: &str, since: u64) {
         self.contexts.push(Context {
             id: id.to_owned(),
             after: Accumulator::default(),
             requests: 0,
             run_bytes: 0,
             payload_bytes: 0,
+            since,
         });
     }
 
@@ -169,7 +176,7 @@ impl Rebuilt {
         let at = usize::try_from(context).unwrap() - 1;
         if at == self.contexts.len() {
             self.put(3, &be(context), Vec::new());
-            self.begin("");
+            self.begin("", 0);
         }
         let run = Run::decode(&body[8..]).unwrap();
         let (mut keys, mut ids) = (Vec::new(), Vec::new());
@@ -248,7 +255,29 @@ impl Rebuilt {
         }
         self.directory.add(&update);
         self.root = update.root;
+        // Too few to let any go.
+        let text = head.head();
+        let minute = text.time_ns / 60_000_000_000;
+        let mut row = place(position, body);
+        row.extend(&body[..8]);
+        row.extend(text.time_ns.to_le_bytes());
+        row.push(u8::from(self.minute != Some(minute)));
+        self.put(12, &[be(text.term), be(text.epoch)].concat(), row);
+        self.minute = Some(minute);
+        if let (Some(rotation), false) = (&text.rotation, mirror) {
+            self.origin = rotation.new.clone();
+            self.trust.push(place(position, body));
+        }
         self.head = [position, body.len() as u64];
+    }
+
+    /// A rotation of a mirror's origin ends what was seen under the old key.
+    fn note(&mut self, position: u64, body: &[u8]) {
+        let head = SignedHead::open(body, &self.origin).unwrap();
+        self.origin = head.next_key().clone();
+        self.trust.push(place(position, body));
+        self.pending = (Vec::new(), Vec::new());
+        self.loose.clear();
     }
 
     fn seen(&mut self, position: u64, body: &[u8]) {
@@ -275,7 +304,7 @@ impl Rebuilt {
         }
         let named = || contexts.iter().filter(|context| !context.id.is_empty());
         let entries = named().map(|context| context.after.size()).sum();
-        let mut state = vec![2, 0, 0, 0, 0, 0, 0, 0];
+        let mut state = vec![3, 0, 0, 0, 0, 0, 0, 0];
         state.extend([store_id, chain].concat());
         let fields = [
             end,
@@ -290,10 +319,12 @@ impl Rebuilt {
         let fields = [self.retired[0], self.retired[1], Fixed.now_ns()];
         state.extend(fields.map(u64::to_le_bytes).concat());
         let origin = self.origin.to_string();
-        for len in [origin.len(), self.pending.0.len(), self.loose.len()] {
+        let counts = [self.trust.len(), self.pending.0.len(), self.loose.len()];
+        for len in [origin.len()].into_iter().chain(counts) {
             state.extend(u16::try_from(len).unwrap().to_le_bytes());
         }
         state.extend(origin.as_bytes());
+        state.extend(self.trust.concat());
         state.extend(self.pending.0.concat());
         let loose: Vec<Vec<u8>> = self.loose.iter().map(|(at, _)| at.clone()).collect();
         state.extend(loose.concat());
@@ -317,6 +348,8 @@ pub(crate) fn rows_of(log: &str) -> Rows {
         pending: (Vec::new(), Vec::new()),
         loose: Vec::new(),
         retired: [0; 2],
+        minute: None,
+        trust: Vec::new(),
     };
     let (mut mirror, mut covers) = (false, None);
     for record in records_of(&files) {
@@ -328,7 +361,7 @@ pub(crate) fn rows_of(log: &str) -> Rows {
         let (position, body) = (segment << 32 | offset, &bytes[start..start + len]);
         match number(&record, "type") {
             1 => mirror = body[1] == 2,
-            2 => rebuilt.context(body),
+            2 => rebuilt.context(position, body),
             3 => rebuilt.run(position, body),
             4 => rebuilt.put(8, &body[..32], place(position, body)),
             5 => rebuilt.head(position, body, mirror),
@@ -337,7 +370,9 @@ pub(crate) fn rows_of(log: &str) -> Rows {
                 rebuilt.loose.push((place(position, body), part));
             }
             7 => rebuilt.seen(position, body),
-            12 => rebuilt.named(body),
+            8 => rebuilt.note(position, body),
+            9 | 13 => rebuilt.trust.push(place(position, body)),
+            12 => rebuilt.named(position, body),
             // A mark or a seal.
             _ => continue,
         }
@@ -412,12 +447,11 @@ pub(crate) fn read_row(table: u8, key: &[u8], value: &[u8]) -> Option<Value> {
             let mut fields = || v.le(8);
             let (lamport, time) = (fields()?, fields()?);
             let (requests, runs, payloads) = (fields()?, fields()?, fields()?);
-            let rest = v.take(v.0.len())?;
-            // Of a number without a name.
-            let unnamed = || Frontier::from_bytes(rest.strip_suffix(&[0])?).ok();
-            let frontier = Frontier::from_bytes(rest).ok().or_else(unnamed)?;
+            let since = fields()?;
+            let frontier = Frontier::from_bytes(v.take(v.0.len())?).ok()?;
             json!({ "context": context, "lamport": lamport, "appended_at_ns": time,
                 "requests": requests, "run_bytes": runs, "payload_bytes": payloads,
+                "since": [since >> 32, since & 0xffff_ffff],
                 "size": frontier.size().get(), "root": frontier.root().to_string() })
         }
         6 => {
@@ -457,6 +491,13 @@ pub(crate) fn read_row(table: u8, key: &[u8], value: &[u8]) -> Option<Value> {
             json!({ "order": k.be(8)?, "time_ns": v.le(8)?, "bytes": v.le(8)?,
                 "nodes": v.hashes()? })
         }
+        12 => {
+            let (term, epoch, at) = (k.be(8)?, k.be(8)?, v.place()?);
+            let (covered, time, first) = (v.le(8)?, v.le(8)?, v.le(1)?);
+            (first < 2).then_some(())?;
+            json!({ "term": term, "epoch": epoch, "at": at, "time_ns": time,
+                "covered": [covered >> 32, covered & 0xffff_ffff], "first": first == 1 })
+        }
         _ => return None,
     };
     k.end()?;
@@ -465,24 +506,24 @@ pub(crate) fn read_row(table: u8, key: &[u8], value: &[u8]) -> Option<Value> {
 }
 
 fn read_state(v: &mut Bytes<'_>) -> Option<Value> {
-    (v.take(8)? == [2, 0, 0, 0, 0, 0, 0, 0]).then_some(())?;
+    (v.take(8)? == [3, 0, 0, 0, 0, 0, 0, 0]).then_some(())?;
     let (store_id, chain) = (hex(v.take(16)?), hex(v.take(16)?));
     let mut n = || v.le(8);
     let (end, last, head, head_len) = (n()?, n()?, n()?, n()?);
     u32::try_from(head_len).ok()?;
     let (contexts, numbers, entries) = (n()?, n()?, n()?);
     let (retired_next, retired_bytes, made_at_ns) = (n()?, n()?, n()?);
-    let (vkey, pending, loose) = (v.le(2)?, v.le(2)?, v.le(2)?);
-    ((1..=512).contains(&vkey) && pending + loose <= 16_384).then_some(())?;
+    let (vkey, trust, pending, loose) = (v.le(2)?, v.le(2)?, v.le(2)?, v.le(2)?);
+    ((1..=512).contains(&vkey) && trust <= 95 && pending + loose <= 16_384).then_some(())?;
     let vkey = std::str::from_utf8(v.take(usize::try_from(vkey).ok()?)?).ok()?;
     let mut places = |count: u64| (0..count).map(|_| v.place()).collect::<Option<Vec<_>>>();
-    let (pending, loose) = (places(pending)?, places(loose)?);
+    let (trust, pending, loose) = (places(trust)?, places(pending)?, places(loose)?);
     let position = |at: u64| json!([at >> 32, at & 0xffff_ffff]);
     Some(
         json!({ "store_id": store_id, "chain": chain, "end": position(end),
         "last_record": position(last), "head": [head >> 32, head & 0xffff_ffff, head_len],
         "contexts": contexts, "numbers": numbers, "entries": entries, "retired_next": retired_next,
         "retired_bytes": retired_bytes, "made_at_ns": made_at_ns, "vkey": vkey,
-        "pending": pending, "loose": loose }),
+        "trust": trust, "pending": pending, "loose": loose }),
     )
 }

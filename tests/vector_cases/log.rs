@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use converge_ledger::entry::leaf_hash;
 use converge_ledger::hash;
-use converge_ledger::note::{OriginName, SignerKey};
+use converge_ledger::head::{Head, sign_head};
+use converge_ledger::note::{Note, OriginName, SignerKey};
 use converge_ledger::run::Run;
 use converge_ledger::store::disk::MemoryDisk;
 use converge_ledger::store::{Clock, Opened, Store, StoreOptions, audit};
@@ -217,6 +218,12 @@ fn sound(files: &Files) -> Vec<(&'static str, u64, Vec<Value>)> {
 fn broken(files: &Files) -> Vec<Changed> {
     let second = &files[SEGMENT_2];
     let torn = "a bad record below what vouches for it";
+    let line = files[NOTE].iter().position(|b| *b == b'\n').unwrap() + 1;
+    let note = Note::parse(&files[NOTE][line..]).unwrap();
+    let mut head = Head::parse(note.text()).unwrap();
+    head.time_ns += 1;
+    let signer = SignerKey::from_seed(head.origin.clone(), &[1; 32]);
+    let other = sign_head(&head, &signer).unwrap();
     vec![
         (
             "a byte of an entry is another",
@@ -284,6 +291,11 @@ fn broken(files: &Files) -> Vec<Changed> {
             vec![cut(SEGMENT_2, 3328)],
         ),
         (
+            "head.note holds another text of its head",
+            "text",
+            vec![cut(NOTE, line), append(NOTE, &other)],
+        ),
+        (
             "head.note names another chain",
             "chain",
             vec![put(NOTE, 11, b"ffff")],
@@ -331,8 +343,10 @@ fn untrue(files: &Files) -> Vec<Changed> {
             "synced_through above its start",
             vec![forged(files, end + 64, &[(10, 3, &[])])],
         ),
-        ("a record of type 13", "unknown type", one(13, &[])),
-        ("a note record", "reserved type", one(8, b"note")),
+        ("a record of type 14", "unknown type", one(14, &[])),
+        ("a note record", "of mirrors only", one(8, &head[8..])),
+        ("an evidence record", "of mirrors only", one(9, b"evidence")),
+        ("a resolved record", "of mirrors only", one(13, &[0; 64])),
         (
             "a second store record",
             "only the first record",

@@ -33,6 +33,14 @@ fn requests(id: &ContextId, h: &[Hash]) -> Vec<(&'static str, Request)> {
                 to: 300,
             },
         ),
+        (
+            "Inclusion?",
+            Request::Inclusion {
+                context: id.clone(),
+                sequence: 7,
+                size: 300,
+            },
+        ),
     ]
 }
 
@@ -91,6 +99,17 @@ fn replies<'a>(id: &ContextId, h: &[Hash]) -> Vec<(&'static str, Reply<'a>)> {
                 hashes: h.to_vec(),
             },
         ),
+        (
+            "Inclusion",
+            Reply::Inclusion {
+                context: id.clone(),
+                sequence: 7,
+                size: 300,
+                header: vec![1; 72],
+                payload: b"payload".to_vec(),
+                hashes: h.to_vec(),
+            },
+        ),
         ("Error 1", Reply::Refused(Refusal::NotServed)),
         ("Error 2", Reply::Refused(Refusal::Failed)),
     ]
@@ -130,6 +149,21 @@ pub(crate) fn wire() -> Value {
             "Consistency?, from above to",
             "request",
             "0600000005036374780605",
+        ),
+        (
+            "Inclusion?, sequence 0",
+            "request",
+            "0600000006036374780005",
+        ),
+        (
+            "Inclusion?, sequence above size",
+            "request",
+            "0600000006036374780605",
+        ),
+        (
+            "Inclusion, no header",
+            "reply",
+            "090000008703637478070c000000",
         ),
         ("Nodes?, no hash", "request", "010000000200"),
         ("Payloads?, no hash", "request", "010000000400"),

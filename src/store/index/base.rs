@@ -19,6 +19,7 @@ use redb::{
 
 use super::error::IndexError;
 use super::filter::RequestFilter;
+use super::heads::Near;
 use super::place::{Location, RequestKey, RunPlace};
 use super::rows::{self, NameRow, RowKey, Table};
 use super::tail::ContextState;
@@ -27,6 +28,7 @@ use crate::directory::{ReadDirectory, commitment};
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
+use crate::head::HeadOrder;
 use crate::store::body::StoreRole;
 use crate::tree::tile::TileId;
 
@@ -59,7 +61,7 @@ impl Lose for Alone {
 }
 
 /// Hears of a row: its key and its value.
-pub(super) type SeeRow<'s> = dyn FnMut(&[u8], &[u8]) -> Result<(), IndexError> + 's;
+pub(crate) type SeeRow<'s> = dyn FnMut(&[u8], &[u8]) -> Result<(), IndexError> + 's;
 type KeyAndValue = (Vec<u8>, Vec<u8>);
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
@@ -170,8 +172,41 @@ impl Reader {
         })
     }
 
+    /// The heads on both sides of a place.
+    pub(super) fn near(&self, order: HeadOrder) -> Result<Near, IndexError> {
+        let table = Table::Heads;
+        let key = rows::head_key(order);
+        let read = |(key, value): KeyAndValue| {
+            let order = rows::get_head_key(&key).ok_or(IndexError::Row { table })?;
+            let row = rows::get_head(&value);
+            let row = row.map_err(|error| IndexError::Decode { table, error })?;
+            Ok::<_, IndexError>((order, row))
+        };
+        Ok(Near {
+            through: self.at_or_before(table, &key)?.map(read).transpose()?,
+            after: self.after(table, &key)?.map(read).transpose()?,
+        })
+    }
+
+    /// The first row behind `key`, and its key.
+    fn after(&self, table: Table, key: &[u8]) -> Result<Option<KeyAndValue>, IndexError> {
+        use std::ops::Bound;
+        let rows = self.rows(table)?;
+        guarded(|| {
+            let behind = (Bound::Excluded(key), Bound::Unbounded);
+            let Some(row) = rows.range_owned::<&[u8]>(behind)?.next() else {
+                return Ok(None);
+            };
+            let (found, value) = row?;
+            let found = found.value().to_vec();
+            let value = self.key.open(table, &found, value.value());
+            let value = value.ok_or(IndexError::Row { table })?.to_vec();
+            Ok(Some((found, value)))
+        })
+    }
+
     /// Every row of a table in the order of its keys, checked.
-    pub(super) fn each(&self, table: Table, see: &mut SeeRow<'_>) -> Result<(), IndexError> {
+    pub(crate) fn each(&self, table: Table, see: &mut SeeRow<'_>) -> Result<(), IndexError> {
         let rows = self.rows(table)?;
         guarded(|| {
             for row in rows.range_owned::<&[u8]>(..)? {

@@ -19,7 +19,7 @@ use super::rows::{self, IndexKeys, RetiredRow, StateRow, Table};
 use super::tail::{Tail, TailContext, level_len};
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::limits::{INDEX_CACHE_BYTES, RETIRED_BYTES_MAX, RETIRED_NS_MAX};
+use crate::limits::{HEADS_KEPT, INDEX_CACHE_BYTES, RETIRED_BYTES_MAX, RETIRED_NS_MAX};
 use crate::store::body::StoreRole;
 use crate::store::disk::{Access, Disk, DiskFile, Sharing};
 use crate::store::pages::CheckedPages;
@@ -219,6 +219,7 @@ impl Checkpoint {
                 };
                 fold.contexts(tail)?;
                 fold.lookups(tail)?;
+                fold.heads(tail)?;
                 fold.directory(tail, &mut self.retired_next, &mut self.retired_bytes)?;
                 let state = StateRow {
                     retired_next: self.retired_next,
@@ -396,6 +397,36 @@ impl<'t> Fold<'t> {
             if let Some(first) = first.map(|first| first.value().to_vec()) {
                 rows.insert(key.as_slice(), first.as_slice())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Adds heads; lets those go that are no longer among the newest, unless
+    /// they are the first of their minute. As many leave as came.
+    fn heads(&mut self, tail: &Tail) -> Result<(), IndexError> {
+        for (order, row) in &tail.heads {
+            self.put(Table::Heads, &rows::head_key(*order), rows::put_head(row))?;
+        }
+        if tail.heads.is_empty() {
+            return Ok(());
+        }
+        let (table, keys) = (Table::Heads, self.keys);
+        let mut gone = Vec::new();
+        let all = self.table(table)?.iter()?.rev();
+        for row in all.skip(HEADS_KEPT).take(tail.heads.len()) {
+            let (key, value) = row?;
+            let value = keys.rows.open(table, key.value(), value.value());
+            let value = value.ok_or(IndexError::Row { table })?;
+            let row = rows::get_head(value);
+            if !row
+                .map_err(|error| IndexError::Decode { table, error })?
+                .first
+            {
+                gone.push(key.value().to_vec());
+            }
+        }
+        for key in gone {
+            self.table(table)?.remove(key.as_slice())?;
         }
         Ok(())
     }

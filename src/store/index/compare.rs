@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::base::Reader;
 use super::error::IndexError;
+use super::heads::kept;
 use super::rows::{self, StateRow, Table};
 use super::{Index, Tail, TailContext};
 use crate::directory::{Node, Slot, empty_root};
@@ -47,6 +48,7 @@ pub(crate) fn compare(
         compared += match table {
             Table::Retired => continue,
             Table::Directory => directory(index, reader, found)?,
+            Table::Heads => heads(index, reader)?,
             _ => rows_of(index, reader, table)?,
         };
     }
@@ -75,7 +77,7 @@ fn rows_of(index: &Index, reader: &Reader, table: Table) -> Result<u64, IndexErr
 fn implied(tail: &Tail, table: Table, key: &[u8]) -> Option<Vec<u8>> {
     let context = |key: &[u8]| tail.context(rows::get_number_key(key)?);
     match table {
-        Table::State | Table::Directory | Table::Retired => None,
+        Table::State | Table::Directory | Table::Retired | Table::Heads => None,
         Table::Contexts => {
             let id = ContextId::decode(key).ok()?;
             Some(rows::put_u64(tail.number(&id)?))
@@ -125,9 +127,32 @@ fn count(tail: &Tail, table: Table) -> u64 {
             .sum(),
         Table::Payloads => tail.payloads.len(),
         Table::Requests => tail.requests.len(),
-        Table::Directory | Table::Retired => 0,
+        Table::Directory | Table::Retired | Table::Heads => 0,
     };
     count as u64
+}
+
+/// The heads that are kept, and no others.
+fn heads(index: &Index, reader: &Reader) -> Result<u64, IndexError> {
+    let table = Table::Heads;
+    let mut implied = kept(&index.tail.heads);
+    let mut met = 0;
+    reader.each(table, &mut |key, value| {
+        met += 1;
+        match implied.next() {
+            Some((order, row)) if rows::head_key(*order) == key => {
+                if rows::put_head(row) == value {
+                    return Ok(());
+                }
+                Err(differs(table, key, "not what the log implies"))
+            }
+            _ => Err(differs(table, key, "nothing in the log implies it")),
+        }
+    })?;
+    if implied.next().is_some() {
+        return Err(differs(table, &[], "rows are missing"));
+    }
+    Ok(met)
 }
 
 /// The covered head's directory, and what was retired before it.

@@ -1,6 +1,7 @@
 //! What one record of a durable group changes: the only way anything enters the
 //! index.
 
+use super::forks::Fork;
 use super::place::{Location, RequestKey, RunFacts};
 use crate::directory::{OpeningsPart, Update};
 use crate::entry::ContextId;
@@ -15,6 +16,7 @@ pub(crate) enum Effect {
     Context {
         number: u64,
         id: ContextId,
+        at: Location,
     },
     Run {
         number: u64,
@@ -31,6 +33,7 @@ pub(crate) enum Effect {
         id: ContextId,
         size: u64,
         root: Hash,
+        at: Location,
     },
     Payload {
         hash: Hash,
@@ -49,6 +52,22 @@ pub(crate) enum Effect {
     },
     Seen {
         head: Box<SignedHead>,
+        at: Location,
+    },
+    /// Mirror: a rotation of the origin's key.
+    Note {
+        head: Box<SignedHead>,
+        at: Location,
+    },
+    /// Mirror: its origin has signed two histories.
+    Evidence {
+        fork: Box<Fork>,
+        at: Location,
+    },
+    /// Mirror: which of them is followed.
+    Resolved {
+        evidence: Hash,
+        root: Hash,
         at: Location,
     },
 }
@@ -70,12 +89,16 @@ impl Effect {
     /// Says where the record lies.
     pub(crate) fn place(&mut self, location: Location) {
         match self {
-            Self::Run { at, .. }
+            Self::Context { at, .. }
+            | Self::Named { at, .. }
+            | Self::Run { at, .. }
             | Self::Payload { at, .. }
             | Self::Head { at, .. }
             | Self::Openings { at, .. }
-            | Self::Seen { at, .. } => *at = location,
-            Self::Context { .. } | Self::Named { .. } => (),
+            | Self::Seen { at, .. }
+            | Self::Note { at, .. }
+            | Self::Evidence { at, .. }
+            | Self::Resolved { at, .. } => *at = location,
         }
     }
 }

@@ -11,12 +11,14 @@ use super::base::Reader;
 use super::error::IndexError;
 use super::filter::RequestFilter;
 use super::first_request;
+use super::heads::{Near, near_in};
 use super::place::{Location, RequestKey, RunPlace};
 use super::tail::{ContextState, Tail, TailContext, level_len};
 use super::tiles::TileCache;
 use crate::directory::ReadDirectory;
 use crate::entry::ContextId;
 use crate::hash::Hash;
+use crate::head::HeadOrder;
 use crate::tree::tile::{TILE_WIDTH, TileId};
 use crate::tree::{ReadTiles, TilePyramid, TileSlice, TreeSize};
 
@@ -127,6 +129,16 @@ impl Below {
             Some(at) => Ok(Some(*at)),
             None => self.base.ask(|base| base.payload(hash)),
         }
+    }
+
+    /// The heads on both sides of a place.
+    pub(crate) fn near(&self, order: HeadOrder) -> Result<Near, IndexError> {
+        let frozen = self.frozen.as_ref();
+        let near = frozen.map_or_else(Near::default, |frozen| near_in(&frozen.heads, order));
+        near.over(|| {
+            let base = self.base.ask(|base| base.near(order).map(Some))?;
+            Ok(base.unwrap_or_default())
+        })
     }
 
     /// Names after `after`, in order, at most `limit` of them.

@@ -6,19 +6,21 @@
 //! store, is told from a row that was written. It does not tell an old row from
 //! a new one; that is done by the directory (`base`).
 
+use super::heads::HeadRow;
 use super::place::{KEYS_PER_RUN_MAX, KeySet, Location, RequestKey, RunPlace};
 use super::tail::ContextState;
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
-use crate::limits::{RUN_ENTRIES_MAX, SEQUENCE_MAX};
+use crate::head::HeadOrder;
+use crate::limits::{RUN_ENTRIES_MAX, SEQUENCE_MAX, TRUST_RECORDS_MAX};
 use crate::run::Accumulator;
 use crate::store::record::{Position, Short};
 use crate::tree::Frontier;
 use crate::tree::tile::{TILE_WIDTH, TileId};
 
 /// The version of every table; part of its name.
-pub(crate) const INDEX_VERSION: u8 = 2;
+pub(crate) const INDEX_VERSION: u8 = 3;
 /// Bytes of a row's check.
 const CHECK_BYTES: usize = 8;
 /// Locations of one pending seen head: 16 GiB of openings.
@@ -52,11 +54,13 @@ pub(crate) enum Table {
     Directory = 10,
     /// Order of retirement: node hashes.
     Retired = 11,
+    /// Term, epoch: head.
+    Heads = 12,
 }
 
 impl Table {
     /// All tables.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::State,
         Self::Contexts,
         Self::ContextIds,
@@ -68,22 +72,24 @@ impl Table {
         Self::Requests,
         Self::Directory,
         Self::Retired,
+        Self::Heads,
     ];
 
     /// Its name, with the version.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::State => "state.2",
-            Self::Contexts => "contexts.2",
-            Self::ContextIds => "context_ids.2",
-            Self::Paths => "paths.2",
-            Self::Accumulators => "accumulators.2",
-            Self::Runs => "runs.2",
-            Self::Tiles => "tiles.2",
-            Self::Payloads => "payloads.2",
-            Self::Requests => "requests.2",
-            Self::Directory => "directory.2",
-            Self::Retired => "retired.2",
+            Self::State => "state.3",
+            Self::Contexts => "contexts.3",
+            Self::ContextIds => "context_ids.3",
+            Self::Paths => "paths.3",
+            Self::Accumulators => "accumulators.3",
+            Self::Runs => "runs.3",
+            Self::Tiles => "tiles.3",
+            Self::Payloads => "payloads.3",
+            Self::Requests => "requests.3",
+            Self::Directory => "directory.3",
+            Self::Retired => "retired.3",
+            Self::Heads => "heads.3",
         }
     }
 }
@@ -224,13 +230,10 @@ pub(crate) fn get_name(value: &[u8]) -> Result<NameRow, DecodeError> {
     ContextId::decode(value).map(NameRow::Context)
 }
 
-/// Behind the accumulator of a number without a name. A row of `context_ids`
-/// from before the name does not fit an accumulator from after it, nor the
-/// other way round.
-const UNNAMED: &[u8] = &[0];
-
-/// Lamport, last time, request ids, bytes of runs, bytes of payloads, frontier;
-/// whether it has no name.
+/// Lamport, last time, request ids, bytes of runs, bytes of payloads, since when
+/// it exists, frontier. A number without a name has never existed: a row of
+/// `context_ids` from before the name does not fit an accumulator from after it,
+/// nor the other way round.
 pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     for field in [
@@ -239,13 +242,11 @@ pub(crate) fn put_accumulator(state: &ContextState) -> Vec<u8> {
         state.requests,
         state.run_bytes,
         state.payload_bytes,
+        state.since.as_u64(),
     ] {
         out.extend_from_slice(&field.to_le_bytes());
     }
     out.extend_from_slice(&state.after.frontier.to_bytes());
-    if state.name.is_none() {
-        out.extend_from_slice(UNNAMED);
-    }
     out
 }
 
@@ -260,14 +261,13 @@ pub(crate) fn get_accumulator(
     let requests = r.u64("request ids")?;
     let run_bytes = r.u64("bytes of runs")?;
     let payload_bytes = r.u64("bytes of payloads")?;
-    let rest = r.rest();
-    let frontier = match name {
-        Some(_) => rest,
-        None => rest.strip_suffix(UNNAMED).ok_or(DecodeError::Invalid {
-            what: "the accumulator of a context that has a name",
-        })?,
-    };
-    let frontier = Frontier::from_bytes(frontier)?;
+    let since = Position::from_u64(r.u64("since when")?);
+    if name.is_some() != (since != Position::default()) {
+        return Err(DecodeError::Invalid {
+            what: "an accumulator and a name that do not belong together",
+        });
+    }
+    let frontier = Frontier::from_bytes(r.rest())?;
     let after = Accumulator {
         frontier,
         lamport,
@@ -276,6 +276,7 @@ pub(crate) fn get_accumulator(
     Ok(ContextState {
         number,
         name,
+        since,
         after,
         requests,
         run_bytes,
@@ -399,6 +400,41 @@ pub(crate) fn get_retired(value: &[u8]) -> Result<RetiredRow, DecodeError> {
     })
 }
 
+/// Heads ascend in byte order.
+pub(crate) fn head_key(order: HeadOrder) -> [u8; 16] {
+    run_key(order.term, order.epoch)
+}
+
+pub(crate) fn get_head_key(key: &[u8]) -> Option<HeadOrder> {
+    let (term, epoch) = get_run_key(key)?;
+    Some(HeadOrder { term, epoch })
+}
+
+/// Location, position covered, time, whether it is the first of its minute.
+pub(crate) fn put_head(row: &HeadRow) -> Vec<u8> {
+    let mut out = put_location(row.at);
+    out.extend_from_slice(&row.covered.as_u64().to_le_bytes());
+    out.extend_from_slice(&row.time_ns.to_le_bytes());
+    out.push(u8::from(row.first));
+    out
+}
+
+pub(crate) fn get_head(value: &[u8]) -> Result<HeadRow, DecodeError> {
+    let mut r = Reader::new(value);
+    let at = take_location(&mut r)?;
+    let covered = Position::from_u64(r.u64("position covered")?);
+    let time_ns = r.u64("time of a head")?;
+    let first = r.u8("first of its minute")?;
+    in_range("first of its minute", first.into(), 0, 1)?;
+    r.finish("head")?;
+    Ok(HeadRow {
+        at,
+        covered,
+        time_ns,
+        first: first == 1,
+    })
+}
+
 /// A place in the log that everything before it leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Cover {
@@ -432,6 +468,8 @@ pub(crate) struct StateRow {
     pub(crate) made_at_ns: u64,
     /// The key whose heads count.
     pub(crate) origin: String,
+    /// Where the records lie that lead to it from the pinned key.
+    pub(crate) trust: Vec<Location>,
 }
 
 /// The key of the one row of `state`.
@@ -459,12 +497,12 @@ impl StateRow {
         }
         let origin = u16::try_from(self.origin.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&origin.to_le_bytes());
-        for places in [&self.pending, &self.loose] {
+        for places in [&self.trust, &self.pending, &self.loose] {
             let count = u16::try_from(places.len()).unwrap_or(u16::MAX);
             out.extend_from_slice(&count.to_le_bytes());
         }
         out.extend_from_slice(self.origin.as_bytes());
-        for at in self.pending.iter().chain(&self.loose) {
+        for at in self.trust.iter().chain(&self.pending).chain(&self.loose) {
             out.extend(put_location(*at));
         }
         out
@@ -491,6 +529,13 @@ impl StateRow {
         let made_at_ns = r.u64("time")?;
         let origin_len = r.u16("length of the vkey")?;
         in_range("vkey in bytes", origin_len.into(), 1, VKEY_BYTES_MAX.into())?;
+        let trust_len = r.u16("records of trust")?;
+        in_range(
+            "records of trust",
+            trust_len.into(),
+            0,
+            TRUST_RECORDS_MAX as u64,
+        )?;
         let pending_len = r.u16("pending records")?;
         let loose_len = r.u16("loose records")?;
         let records = u64::from(pending_len) + u64::from(loose_len);
@@ -501,6 +546,7 @@ impl StateRow {
                 .map(|_| take_location(&mut r))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let trust = places(trust_len)?;
         let pending = places(pending_len)?;
         let loose = places(loose_len)?;
         r.finish("state")?;
@@ -521,6 +567,7 @@ impl StateRow {
             retired_bytes,
             made_at_ns,
             origin,
+            trust,
         })
     }
 }

@@ -10,11 +10,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::heads::{HeadRow, Heads};
 use super::place::{Location, RequestKey, RunPlace};
 use crate::entry::ContextId;
 use crate::hash::Hash;
+use crate::head::HeadOrder;
 use crate::limits::{RETIRED_BYTES_MAX, RETIRED_NS_MAX};
 use crate::run::Accumulator;
+use crate::store::record::Position;
 use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT, TILE_WIDTH};
 use crate::tree::{NodeId, TileError, TileId, TileSlice, Tiles};
 
@@ -29,6 +32,9 @@ pub(crate) struct ContextState {
     pub(crate) number: u64,
     /// `None` while it is being loaded: nobody can ask for it yet.
     pub(crate) name: Option<ContextId>,
+    /// Where the record lies that made it exist; 0 while it has no name. Heads
+    /// that cover less are not about it.
+    pub(crate) since: Position,
     pub(crate) after: Accumulator,
     /// Request ids used.
     pub(crate) requests: u64,
@@ -40,10 +46,11 @@ pub(crate) struct ContextState {
 
 impl ContextState {
     /// A context without entries.
-    pub(crate) fn new(number: u64, name: Option<ContextId>) -> Self {
+    pub(crate) fn new(number: u64, name: Option<ContextId>, since: Position) -> Self {
         Self {
             number,
             name,
+            since,
             after: Accumulator::default(),
             requests: 0,
             run_bytes: 0,
@@ -159,6 +166,7 @@ pub(crate) struct Tail {
     pub(crate) nodes: HashMap<Hash, Vec<u8>>,
     pub(crate) retired: VecDeque<Retired>,
     retired_bytes: u64,
+    pub(crate) heads: Heads,
     /// Retired nodes below the tail that nobody may ask for any more.
     pub(crate) dropped: Vec<Hash>,
     bytes: usize,
@@ -225,13 +233,14 @@ impl Tail {
     }
 
     /// Names a touched context that had no name.
-    pub(crate) fn name(&mut self, number: u64, name: ContextId) {
+    pub(crate) fn name(&mut self, number: u64, name: ContextId, since: Position) {
         let Some(context) = self.contexts.get_mut(&number) else {
             return;
         };
         let context = Arc::make_mut(context);
         context.created = true;
         context.state.name = Some(name.clone());
+        context.state.since = since;
         self.bytes += 2 * name.as_str().len();
         self.paths.insert(name.path(), number);
         self.names.insert(name, number);
@@ -262,6 +271,11 @@ impl Tail {
             self.requests.entry((number, key)).or_insert(sequence);
         }
         Ok(())
+    }
+
+    pub(crate) fn add_head(&mut self, order: HeadOrder, row: HeadRow) {
+        self.bytes += ENTRY_BYTES;
+        self.heads.insert(order, row);
     }
 
     pub(crate) fn add_payload(&mut self, hash: Hash, at: Location) {

@@ -9,10 +9,11 @@
 //!   no head that it could be checked against;
 //! * a number is used once, whether or not it ever gets a name.
 
-use super::{ApplyError, ContextState, Index, IndexError, StoreRole};
+use super::{ApplyError, ContextState, Index, IndexError, Location, StoreRole};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::run::Accumulator;
+use crate::store::record::Position;
 
 impl Index {
     /// The state that the next run of `number` continues.
@@ -32,14 +33,15 @@ impl Index {
     pub(super) fn begin_unnamed(&mut self, number: u64) {
         if self.may_begin_unnamed(number) {
             self.numbers = number;
-            self.tail.touch(ContextState::new(number, None), false);
+            self.tail
+                .touch(ContextState::new(number, None, Position::default()), false);
         }
     }
 
     pub(super) fn apply_named(
         &mut self,
         number: u64,
-        id: ContextId,
+        (id, at): (ContextId, Location),
         size: u64,
         root: Hash,
     ) -> Result<(), ApplyError> {
@@ -58,7 +60,7 @@ impl Index {
                 "what was loaded is not what its name says",
             ));
         }
-        self.tail.name(number, id);
+        self.tail.name(number, id, at.position);
         self.contexts += 1;
         self.grow(number, size);
         Ok(())

@@ -7,7 +7,8 @@
 //! be left is opened by the production code, and must hold
 //! * every request acknowledged until then, whole, and no other entries but
 //!   those of whole requests sent until then, in their order;
-//! * the newest head told until then, or a later one that grew from it;
+//! * the newest head told until then, or a later one that grew from it, and
+//!   every other one told, so that whoever shows it does not freeze the store;
 //! * nothing that a second loss of power right afterwards would take away.
 //!
 //! It must audit clean, before opening and after, and go on: an append, and a
@@ -93,6 +94,8 @@ struct Expected<'l> {
     acknowledged: usize,
     sent: usize,
     told: Option<&'l Told>,
+    /// All heads told until then.
+    known: &'l [Told],
     /// A head that may have been signed, and was not told yet.
     signed: Option<&'l Told>,
 }
@@ -147,7 +150,7 @@ impl Life {
         for (entries, size) in entries.iter_mut().zip(life.steps[there].sizes) {
             entries.truncate(size);
         }
-        let told = before.told.map(|told| Told {
+        let told = before.known.iter().map(|told| Told {
             asked: 0,
             at: 0,
             ..told.clone()
@@ -158,7 +161,7 @@ impl Life {
             created: if before.created { 0 } else { opened },
             entries,
             steps,
-            told: told.into_iter().collect(),
+            told: told.collect(),
         }
     }
 
@@ -173,6 +176,7 @@ impl Life {
             acknowledged,
             sent: until(&|step| step.sent <= at).max(acknowledged),
             told: self.told.iter().rfind(|told| told.at <= at),
+            known: &self.told[..self.told.partition_point(|told| told.at <= at)],
             signed: self
                 .told
                 .iter()
@@ -310,6 +314,7 @@ fn survive(disk: &SimDisk, expected: Expected<'_>, dice: &mut Dice, twice: bool)
         store, torn_bytes, ..
     } = open_sim(disk, 0);
     let there = expected.check(store.view());
+    knows(&store, expected.known);
     let opened = disk.mark();
     let mut life = Life::next(disk, expected, there, opened);
     life.tell(store.view(), opened);
@@ -345,6 +350,7 @@ fn survive(disk: &SimDisk, expected: Expected<'_>, dice: &mut Dice, twice: bool)
         let twice = left(&replay, survivors, dice.roll());
         survive(&twice, life.expected(at), dice, false);
     }
+    knows(&store, &life.told);
     store.close().unwrap();
     let entries = life.sizes().iter().sum::<usize>() as u64;
     assert_eq!(audit_sim(disk, "after going on").entries, entries);
@@ -357,6 +363,16 @@ fn survive(disk: &SimDisk, expected: Expected<'_>, dice: &mut Dice, twice: bool)
     let store = open_sim(disk, 0).store;
     assert_eq!(store.view().head(), Some(head));
     assert_eq!(store.view().totals().1, entries);
+}
+
+/// Nobody who shows a head that was told freezes the store.
+fn knows(store: &Store, told: &[Told]) {
+    let notes: Vec<_> = told.iter().map(|told| told.head.note_bytes()).collect();
+    for note in &notes {
+        let witness = store.witness(std::slice::from_ref(note)).unwrap();
+        assert_eq!(witness, Witness::Known);
+    }
+    assert_eq!(store.frozen(), None);
 }
 
 /// A loss of power now takes nothing that can be seen. Returns what it leaves

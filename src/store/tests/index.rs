@@ -20,12 +20,12 @@ const INDEX: &str = "index.redb";
 const NEW: &str = "index.redb.new";
 
 /// Every group is folded.
-const ALWAYS: Duration = Duration::ZERO;
+pub(super) const ALWAYS: Duration = Duration::ZERO;
 /// Nothing is folded before the store is closed.
-const NEVER: Duration = Duration::from_hours(1);
+pub(super) const NEVER: Duration = Duration::from_hours(1);
 
 /// Options of a store that folds as often as that.
-fn every(checkpoint_every: Duration) -> StoreOptions {
+pub(super) fn every(checkpoint_every: Duration) -> StoreOptions {
     StoreOptions {
         checkpoint_every,
         ..options(64 << 10)
@@ -68,7 +68,7 @@ fn wait_ready(store: &Store) {
     assert!(ready, "the index was not made anew");
 }
 
-fn without_index(disk: &MemoryDisk) -> MemoryDisk {
+pub(super) fn without_index(disk: &MemoryDisk) -> MemoryDisk {
     let copy = disk.fork();
     let _ = copy.remove(INDEX);
     copy

@@ -32,7 +32,7 @@ impl crate::tree::ReadNodes for Nodes<'_> {
     type Error = StoreError;
 
     fn read_nodes(&self, ids: &[crate::tree::NodeId]) -> Result<Vec<Hash>, StoreError> {
-        self.0.tree_nodes(&self.1, ids)
+        ReadLedger::tree_nodes(self.0, &self.1, ids)
     }
 }
 

@@ -181,10 +181,16 @@ fn a_lie_about_contexts_is_found() {
     let lies = Lies::new();
     let many = lies.many().state.clone();
     lies.tell("contexts.2", EXTRA, |tail| {
-        tail.touch(ContextState::new(99, Some(id("more"))), true);
+        tail.touch(
+            ContextState::new(99, Some(id("more")), Position::default()),
+            true,
+        );
     });
     lies.tell("contexts.2", OTHER, |tail| {
-        tail.touch(ContextState::new(99, Some(id("many"))), true);
+        tail.touch(
+            ContextState::new(99, Some(id("many")), Position::default()),
+            true,
+        );
     });
     lies.tell("accumulators.2", OTHER, |tail| {
         let requests = many.requests + 1;

@@ -39,6 +39,11 @@ fn requests() -> Vec<Request> {
             from: 1,
             to: 2,
         },
+        Request::Inclusion {
+            context: id("ctx"),
+            sequence: 3,
+            size: 300,
+        },
     ]
 }
 
@@ -92,6 +97,14 @@ fn replies() -> Vec<Reply<'static>> {
             from_root: hash(4),
             hashes: vec![hash(5)],
         },
+        Reply::Inclusion {
+            context: id("ctx"),
+            sequence: 3,
+            size: 300,
+            header: vec![6; 3],
+            payload: vec![7; 2],
+            hashes: vec![hash(5)],
+        },
         Reply::Refused(Refusal::NotServed),
         Reply::Refused(Refusal::Failed),
     ]
@@ -108,6 +121,7 @@ fn golden_bytes() {
         format!("0700000003{}{}{}{}", "03", hex(b"ctx"), "03", "ac02"),
         format!("210000000401{}", "09".repeat(32)),
         format!("0600000005{}{}{}{}", "03", hex(b"ctx"), "01", "02"),
+        format!("0700000006{}{}{}{}", "03", hex(b"ctx"), "03", "ac02"),
     ];
     for (request, expected) in requests().iter().zip(expected) {
         assert_eq!(hex(&request.encode().unwrap()), expected);
@@ -161,8 +175,21 @@ fn golden_bytes() {
                 "05".repeat(32)
             ),
         ),
-        (8, "01000000ff01".to_owned()),
-        (9, "01000000ff02".to_owned()),
+        (
+            8,
+            format!(
+                "2f00000087{}{}{}{}{}{}{}",
+                "03",
+                hex(b"ctx"),
+                "03",
+                "ac02",
+                "03060606",
+                "020707",
+                format_args!("01{}", "05".repeat(32))
+            ),
+        ),
+        (9, "01000000ff01".to_owned()),
+        (10, "01000000ff02".to_owned()),
     ];
     for (at, expected) in expected {
         assert_eq!(

@@ -3,19 +3,28 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::accuse::{self, Holder};
 use super::{Asked, Known, Mirror, NODE_REQUESTS_MAX, Outcome, Phase, fetch, within};
-use crate::directory::{Diff, DiffError, Opening, Sums, empty_root};
+use crate::directory::diff::Contradiction;
+use crate::directory::{Aim, Diff, DiffError, Opening, Sums, empty_root, path_hash};
 use crate::hash::Hash;
-use crate::head::{HeadError, HeadOrder, Relation, SignedHead, Takeover, compare};
+use crate::head::{Relation, SignedHead, compare};
 use crate::ledger::{Ingest, ReadMirror, SeenHead};
 use crate::limits::NODES_PER_REQUEST_MAX;
-use crate::note::Note;
 use crate::sync::error::{LocalFault, OriginFault, PeerFault, SyncError};
 use crate::sync::message::{NodeAnswer, Request};
 
 impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     /// Reads what is known and asks for what is new.
     pub(super) fn ask_head(&mut self) -> Result<(), SyncError> {
+        if let Some(fork) = self.ledger.fork().map_err(LocalFault::read)? {
+            if !fork.resolved {
+                let (evidence, verdict) = (fork.evidence, fork.verdict);
+                return Err(LocalFault::Forked { evidence, verdict }.into());
+            }
+            self.resolved = true;
+        }
+        self.read_keys()?;
         let complete = self.ledger.complete_head().map_err(LocalFault::read)?;
         let (mut pending, mut openings) = (None, Vec::new());
         if let Some(seen) = self.ledger.pending_head().map_err(LocalFault::read)? {
@@ -23,6 +32,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             openings = seen.openings;
         }
         let newest = pending.as_ref().or(complete.as_ref());
+        let newest = newest.or(self.keys.rotations.last());
         let newest = newest.map(SignedHead::note_bytes).unwrap_or_default();
         self.known = Known {
             complete,
@@ -33,7 +43,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         self.ask(&Request::Head { newest }, Asked::Head { answered: false })
     }
 
-    /// Judges the notes of a source by the pinned key and by what is known.
+    /// Judges the notes of a source by the keys and by what is known.
     pub(super) fn head_shown(&mut self, notes: &[Vec<u8>]) -> Result<(), SyncError> {
         let Some((newest, before)) = notes.split_last() else {
             let holds = self.known.complete.is_some() || self.known.pending.is_some();
@@ -44,17 +54,17 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             });
             return Ok(());
         };
-        if let Some(note) = before.first() {
-            return Err(self.not_followed(note));
-        }
-        let head = SignedHead::open(newest, &self.origin).map_err(PeerFault::Head)?;
-        if head.head().rotation.is_some() {
-            let order = head.order();
-            return Err(LocalFault::RotationNotFollowed { order }.into());
-        }
+        self.follow_rotations(before)?;
+        let head = self.open_newest(newest)?;
         if let Some(needed) = head.requires_takeover() {
             let term = needed.term;
             return Err(LocalFault::TakeoverNotFollowed { term }.into());
+        }
+        self.check_texts(&head)?;
+        let to_complete = relation(self.known.complete.as_ref(), &head)?;
+        let to_pending = relation(self.known.pending.as_ref(), &head)?;
+        if self.rotates(&head) {
+            self.follow(head.clone())?;
         }
         within(
             "contexts of the origin",
@@ -66,50 +76,26 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             head.head().entries,
             self.limits.entries_max,
         )?;
-        let to_complete = relation(self.known.complete.as_ref(), &head)?;
-        let to_pending = relation(self.known.pending.as_ref(), &head)?;
         self.shown = Some(head.clone());
-        if to_complete == Relation::Older || to_pending == Relation::Older {
-            self.ending = Some(Outcome::Behind);
-            return Ok(());
-        }
-        if to_complete == Relation::Same {
-            self.ending = Some(Outcome::Current);
-            return Ok(());
-        }
-        if to_pending == Relation::Same {
-            // Everything below it was proven when it was written down.
-            let openings = std::mem::take(&mut self.known.pending_openings);
-            self.begin_fetch(openings);
-            return Ok(());
-        }
-        self.descend(&head)
-    }
-
-    /// A note that comes before the newest head: a takeover or a rotation.
-    fn not_followed(&self, note: &[u8]) -> SyncError {
-        match SignedHead::open(note, &self.origin) {
-            Ok(head) if head.head().rotation.is_some() => {
-                let order = head.order();
-                return LocalFault::RotationNotFollowed { order }.into();
+        match (to_complete, to_pending) {
+            (Relation::Older, _) => self.review(Holder::Complete),
+            // What is held contains it.
+            (Relation::Same, Relation::Older) => {
+                self.ending = Some(Outcome::Behind);
+                Ok(())
             }
-            Ok(_) => {
-                let what = "a plain head before the newest";
-                return PeerFault::WrongReply { what }.into();
+            (_, Relation::Older) => self.review(Holder::Pending),
+            (Relation::Same, _) => {
+                self.ending = Some(Outcome::Current);
+                Ok(())
             }
-            Err(_) => {}
-        }
-        let takeover = Note::parse(note).and_then(|note| {
-            note.open(&[&self.origin])?;
-            Ok(note)
-        });
-        match takeover.map(|note| Takeover::parse(note.text())) {
-            Ok(Ok(takeover)) => {
-                let term = takeover.term;
-                LocalFault::TakeoverNotFollowed { term }.into()
+            (_, Relation::Same) => {
+                // Everything below it was proven when it was written down.
+                let openings = self.known.pending_openings.clone();
+                self.begin_fetch(openings);
+                Ok(())
             }
-            Ok(Err(error)) => PeerFault::Head(error).into(),
-            Err(error) => PeerFault::Head(HeadError::Note(error)).into(),
+            _ => self.descend(&head),
         }
     }
 
@@ -121,7 +107,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             entries: head.head().entries,
         };
         let root = head.head().directory_root;
-        let diff = Diff::new(self.ledger, &own_root, &root, sums).map_err(blame)?;
+        let diff = match Diff::new(self.ledger, &own_root, &root, sums) {
+            Ok(diff) => diff,
+            Err(DiffError::Contradiction(what)) => return self.contradicted(&what),
+            Err(error) => return Err(blame(error)),
+        };
         self.phase = Phase::Diff {
             diff: Box::new(diff),
             changed: Vec::new(),
@@ -158,9 +148,6 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         asked: &mut VecDeque<Hash>,
         answers: Vec<NodeAnswer>,
     ) -> Result<(), SyncError> {
-        let Phase::Diff { diff, changed } = &mut self.phase else {
-            return Ok(());
-        };
         for answer in answers {
             let Some(hash) = asked.pop_front() else {
                 let what = "the nodes";
@@ -170,19 +157,42 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 let what = "another node";
                 return Err(PeerFault::WrongReply { what }.into());
             }
+            let Phase::Diff { diff, changed } = &mut self.phase else {
+                continue;
+            };
             let what = "directory node";
             let node = answer.node.ok_or(PeerFault::Missing { what, hash })?;
-            diff.supply(&hash, &node.node, node.openings)
-                .map_err(blame)?;
+            match diff.supply(&hash, &node.node, node.openings) {
+                Ok(()) => {}
+                Err(DiffError::Contradiction(what)) => return self.contradicted(&what),
+                Err(error) => return Err(blame(error)),
+            }
             changed.extend(diff.take_changed().into_iter().map(|c| c.opening));
         }
         Ok(())
     }
 
+    /// The directory takes back what the complete head said.
+    fn contradicted(&mut self, what: &Contradiction) -> Result<(), SyncError> {
+        let aim = match what {
+            Contradiction::Vanished { path, .. } => Aim::Context(*path),
+            Contradiction::Shrunk { id, .. } | Contradiction::Rewritten { id, .. } => {
+                Aim::Context(path_hash(id))
+            }
+            Contradiction::Fewer { prefix, .. } | Contradiction::OtherNode { prefix, .. } => {
+                Aim::Below(*prefix)
+            }
+        };
+        self.begin_case(Holder::Complete, true, aim, None)
+    }
+
     /// Writes the head down, with all that differs from the last complete one.
     fn seen(&mut self, mut openings: Vec<Opening>) -> Result<(), SyncError> {
         openings.sort_by_cached_key(Opening::path);
-        self.check_pending(&openings)?;
+        if let Some(context) = self.taken_back(&openings) {
+            let aim = Aim::Context(context);
+            return self.begin_case(Holder::Pending, true, aim, None);
+        }
         let Some(head) = self.shown.clone() else {
             return Ok(());
         };
@@ -196,50 +206,22 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     }
 
     /// A head that replaces an unfinished one must not take back what that one
-    /// said. Contexts it does not list are as in the last complete head.
-    fn check_pending(&self, openings: &[Opening]) -> Result<(), SyncError> {
+    /// said: a context of which it does. Contexts it does not list are as in the
+    /// last complete head.
+    fn taken_back(&self, openings: &[Opening]) -> Option<Hash> {
         let by_id: HashMap<&str, &Opening> = openings.iter().map(|o| (o.id.as_str(), o)).collect();
-        let order = self.shown_order();
-        for held in &self.known.pending_openings {
-            let now = by_id.get(held.id.as_str());
-            let size = now.map_or(0, |o| o.size);
-            if size < held.size {
-                return Err(OriginFault::Shrunk {
-                    context: held.id.clone(),
-                    held: held.size,
-                    size,
-                    order,
-                }
-                .into());
-            }
-            if let Some(now) = now
-                && now.size == held.size
-                && now.root != held.root
-            {
-                return Err(OriginFault::OtherRoot {
-                    context: held.id.clone(),
-                    size,
-                    held: held.root,
-                    other: now.root,
-                    order,
-                    proof: Vec::new(),
-                }
-                .into());
-            }
-        }
-        Ok(())
+        let back = self.known.pending_openings.iter().find(|held| {
+            by_id.get(held.id.as_str()).is_none_or(|now| {
+                now.size < held.size || (now.size == held.size && now.root != held.root)
+            })
+        });
+        back.map(Opening::path)
     }
 
     fn begin_fetch(&mut self, openings: Vec<Opening>) {
         self.changed = openings.len() as u64;
         self.fetch = fetch::Fetch::new(openings);
         self.phase = Phase::Fetch;
-    }
-
-    /// Where the head that is being fetched stands.
-    pub(super) fn shown_order(&self) -> HeadOrder {
-        let none = HeadOrder { term: 0, epoch: 0 };
-        self.shown.as_ref().map_or(none, SignedHead::order)
     }
 }
 
@@ -248,7 +230,9 @@ fn relation(known: Option<&SignedHead>, shown: &SignedHead) -> Result<Relation, 
     let Some(known) = known else {
         return Ok(Relation::Newer);
     };
-    match compare(known, shown).map_err(OriginFault::Heads)? {
+    // Contradictions have been looked for before.
+    let unproven = |_| accuse::disputed("the heads contradict each other");
+    match compare(known, shown).map_err(unproven)? {
         Relation::AcrossTerms(needed) => {
             let term = needed.term;
             Err(LocalFault::TakeoverNotFollowed { term }.into())
@@ -274,7 +258,7 @@ where
         }
         DiffError::Malformed { source, .. } => PeerFault::Directory(source).into(),
         DiffError::InvalidOrigin { source, .. } => OriginFault::Directory(source).into(),
-        DiffError::Contradiction(what) => OriginFault::Contexts(what).into(),
+        DiffError::Contradiction(what) => accuse::disputed(&what.to_string()),
         DiffError::Local(error) => LocalFault::read(error),
     }
 }

@@ -1,82 +1,209 @@
-//! Layer 3. Whose fault it is when a span is refused.
+//! Layer 3. Whose fault it is when a span is refused, by this side or by the peer.
 //!
 //! A peer can change any byte, so most faults are the peer's. Two are not:
 //! * header bytes that fold into the signed root and break a rule: nobody but
 //!   the origin can have made them ([`OriginFault::InvalidEntries`]);
-//! * a tree that is proven to begin with another root than the one this mirror
-//!   holds at the same size ([`OriginFault::OtherRoot`]). Only the peer can
-//!   have that proof; if it has none, the matter stays disputed.
+//! * a tree that is proven to begin with another root than a head at hand signed
+//!   for the same size: evidence. Only the peer can have that proof; if it has
+//!   none, the matter stays disputed.
 //!
 //! Nobody is accused here on a peer's word: both verdicts are recomputed from
-//! the signed root.
+//! signed roots.
 
+use std::collections::VecDeque;
+
+use super::accuse::{Holder, disputed};
 use super::fetch::Active;
-use super::{OriginFault, PeerFault, Reply, Request, SyncError};
+use super::{
+    Asked, LocalFault, Mirror, OriginFault, PeerFault, Phase, ReadMirror, Reply, Request, SyncError,
+};
+use crate::directory::Aim;
+use crate::directory::path::{Found, find};
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::{Header, leaf_hash};
+use crate::evidence::Rewritten;
 use crate::hash::Hash;
-use crate::head::HeadOrder;
 use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SEQUENCE_MAX};
 use crate::run::{RUN_VERSION, RunError, SPAN_VERSION, SignedContext};
+use crate::sync::message::Refusal;
 use crate::tree::range::root_with_right;
 use crate::tree::{Frontier, TreeSize, consistency};
+
+/// A state that the signed tree should begin with.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// The head that signed it; none for how far the sync had come.
+    holder: Option<Holder>,
+    size: u64,
+    root: Hash,
+}
 
 /// A span that does not fold, and what is held of its context.
 #[derive(Debug)]
 pub(super) struct Dispute {
     signed: SignedContext,
-    size: u64,
-    root: Hash,
-    order: HeadOrder,
-    error: RunError,
+    own_size: u64,
+    /// What is still to be asked about; never empty while it is open.
+    claims: VecDeque<Claim>,
+    cause: Cause,
 }
 
-/// Judges a span that was refused. `Ok` if a consistency proof is needed.
-pub(super) fn of_span(
-    active: &Active,
-    span: &[u8],
-    error: RunError,
-    order: HeadOrder,
-) -> Result<Option<Dispute>, SyncError> {
-    let context = active.signed.id.to_string();
-    if matches!(error, RunError::NotUnderRoot { .. }) {
-        if active.extends {
-            return Err(PeerFault::Span { context, error }.into());
+/// Why there is a dispute.
+#[derive(Debug)]
+enum Cause {
+    /// A span that this side refused.
+    Span(RunError),
+    /// The peer does not serve what its own head implies. Stored runs end at
+    /// every signed size: a ledger without an end where this mirror stands has
+    /// another history, or is broken.
+    Refused(Refusal),
+}
+
+impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
+    /// Judges a span that was refused. `Ok` if consistency proofs are needed.
+    pub(super) fn blame_span(
+        &self,
+        active: &Active,
+        span: &[u8],
+        error: RunError,
+    ) -> Result<Option<Dispute>, SyncError> {
+        let context = active.signed.id.to_string();
+        if matches!(error, RunError::NotUnderRoot { .. }) {
+            if active.extends {
+                return Err(PeerFault::Span { context, error }.into());
+            }
+            return Ok(Some(Dispute {
+                signed: active.signed.clone(),
+                own_size: active.own.size(),
+                claims: self.claims(active)?,
+                cause: Cause::Span(error),
+            }));
         }
-        return Ok(Some(Dispute {
+        match invalid_under_root(active, span) {
+            Ok(Some(error)) => Err(OriginFault::InvalidEntries { context, error }.into()),
+            Ok(None) | Err(_) => Err(PeerFault::Span { context, error }.into()),
+        }
+    }
+
+    /// Judges a peer that does not serve what follows the own entries: asks it
+    /// whether its history is another one.
+    pub(super) fn blame_refusal(
+        &mut self,
+        active: &Active,
+        refusal: Refusal,
+    ) -> Result<(), SyncError> {
+        let claims = self.claims(active)?;
+        if active.extends || claims.is_empty() {
+            return Err(PeerFault::Refused { refusal }.into());
+        }
+        self.phase = Phase::Accusing;
+        self.accuse_by_proof(Dispute {
             signed: active.signed.clone(),
+            own_size: active.own.size(),
+            claims,
+            cause: Cause::Refused(refusal),
+        })
+    }
+
+    /// What was signed of the context before, newest first, and at last what is
+    /// held of it.
+    fn claims(&self, active: &Active) -> Result<VecDeque<Claim>, SyncError> {
+        let id = &active.signed.id;
+        let mut claims = VecDeque::new();
+        if self.known.pending.is_some() && self.known.pending != self.shown {
+            let openings = self.known.pending_openings.iter();
+            let mut of_it = openings.filter(|opening| opening.id == id.as_str());
+            claims.extend(of_it.next().map(|opening| Claim {
+                holder: Some(Holder::Pending),
+                size: opening.size,
+                root: opening.root,
+            }));
+        }
+        if let Some(complete) = &self.known.complete {
+            let root = complete.head().directory_root;
+            let found = find(&self.ledger, &root, &id.path()).map_err(LocalFault::read)?;
+            if let Found::Present { entries, .. } = found {
+                let root = self.ledger.root_at(id, entries).map_err(LocalFault::read)?;
+                claims.extend(root.map(|root| Claim {
+                    holder: Some(Holder::Complete),
+                    size: entries,
+                    root,
+                }));
+            }
+        }
+        claims.push_back(Claim {
+            holder: None,
             size: active.own.size(),
             root: active.own.root(),
-            order,
-            error,
-        }));
+        });
+        claims.retain(|claim| (1..active.signed.size).contains(&claim.size));
+        Ok(claims)
     }
-    match invalid_under_root(active, span) {
-        Ok(Some(error)) => Err(OriginFault::InvalidEntries { context, error }.into()),
-        Ok(None) | Err(_) => Err(PeerFault::Span { context, error }.into()),
+
+    /// Asks for the next proof.
+    pub(super) fn accuse_by_proof(&mut self, dispute: Dispute) -> Result<(), SyncError> {
+        match dispute.request() {
+            Some(request) => self.ask(&request, Asked::Consistency(Box::new(dispute))),
+            None => Err(dispute.unproven()),
+        }
+    }
+
+    /// Judges a proof: evidence, the next question, or the peer's fault.
+    pub(super) fn proof_shown(
+        &mut self,
+        mut dispute: Dispute,
+        reply: Reply<'_>,
+    ) -> Result<(), SyncError> {
+        let (claim, proof) = dispute.judge(reply)?;
+        match (proof, claim.holder) {
+            (Some(proof), Some(holder)) => {
+                let aim = Aim::Context(dispute.signed.id.path());
+                self.begin_case(holder, true, aim, Some(proof))
+            }
+            (Some(_), None) => {
+                let id = &dispute.signed.id;
+                let what = format!("context {id}: no head at hand signed what is held of it");
+                Err(disputed(&what))
+            }
+            // The origin is consistent: it was the peer who changed the runs.
+            (None, _) if claim.size == dispute.own_size => Err(dispute.disproven()),
+            (None, _) => self.accuse_by_proof(dispute),
+        }
     }
 }
 
 impl Dispute {
     /// What to ask the peer.
-    pub(super) fn request(&self) -> Request {
-        Request::Consistency {
+    fn request(&self) -> Option<Request> {
+        Some(Request::Consistency {
             context: self.signed.id.clone(),
-            from: self.size,
+            from: self.claims.front()?.size,
             to: self.signed.size,
-        }
+        })
     }
 
     /// The peer has no proof.
-    pub(super) fn unproven(&self) -> PeerFault {
-        PeerFault::Disputed {
-            context: self.signed.id.to_string(),
-            error: self.error.clone(),
+    pub(super) fn unproven(&self) -> SyncError {
+        match &self.cause {
+            Cause::Span(error) => disputed(&format!("context {}: {error}", self.signed.id)),
+            Cause::Refused(refusal) => PeerFault::Refused { refusal: *refusal }.into(),
         }
     }
 
-    /// Judges the peer's answer.
-    pub(super) fn judge(&self, reply: Reply<'_>) -> SyncError {
+    /// The peer has proven that there is nothing to accuse the origin of.
+    fn disproven(self) -> SyncError {
+        let context = self.signed.id.to_string();
+        match self.cause {
+            Cause::Span(error) => PeerFault::Span { context, error }.into(),
+            Cause::Refused(refusal) => PeerFault::Refused { refusal }.into(),
+        }
+    }
+
+    /// The claim that the answer is about, and the proof if it refutes it.
+    fn judge(&mut self, reply: Reply<'_>) -> Result<(Claim, Option<Rewritten>), SyncError> {
+        let Some(claim) = self.claims.pop_front() else {
+            return Err(self.unproven());
+        };
         let Reply::Consistency {
             context,
             from,
@@ -85,31 +212,20 @@ impl Dispute {
             hashes,
         } = reply
         else {
-            return self.unproven().into();
+            return Err(self.unproven());
         };
-        if context != self.signed.id || from != self.size || to != self.signed.size {
-            return self.unproven().into();
+        if context != self.signed.id || from != claim.size || to != self.signed.size {
+            return Err(self.unproven());
         }
         let (older, newer) = (TreeSize::new(from), TreeSize::new(to));
-        let proven = consistency::verify(older, newer, &hashes, &from_root, &self.signed.root);
-        match proven {
-            Err(_) => self.unproven().into(),
-            // The origin is consistent: it was the peer who changed the runs.
-            Ok(()) if from_root == self.root => PeerFault::Span {
-                context: context.to_string(),
-                error: self.error.clone(),
-            }
-            .into(),
-            Ok(()) => OriginFault::OtherRoot {
-                context: context.to_string(),
-                size: from,
-                held: self.root,
-                other: from_root,
-                order: self.order,
-                proof: hashes,
-            }
-            .into(),
-        }
+        consistency::verify(older, newer, &hashes, &from_root, &self.signed.root)
+            .map_err(|_| self.unproven())?;
+        let refuted = from_root != claim.root;
+        let proof = refuted.then_some(Rewritten {
+            root: from_root,
+            consistency: hashes,
+        });
+        Ok((claim, proof))
     }
 }
 

@@ -18,14 +18,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::held::{Held, Payload, SpanKey};
-use super::{Asked, Mirror, SyncError, blame};
+use super::{Asked, Mirror, SyncError, accuse, blame};
 use crate::directory::Opening;
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::ledger::ReadMirror;
 use crate::limits::{PAYLOAD_BYTES_MAX, SPAN_BYTES_MAX};
 use crate::run::{Accumulator, CheckedSpan, SignedContext};
-use crate::sync::error::{LocalFault, OriginFault, PeerFault};
+use crate::sync::error::{LocalFault, PeerFault};
 use crate::sync::message::{FRAME_HEADER_BYTES, Reply, Request};
 use crate::sync::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 
@@ -199,7 +199,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         {
             let id = ContextId::new(&opening.id).map_err(invalid_id)?;
             let own = self.ledger.accumulator(&id).map_err(LocalFault::read)?;
-            if self.is_present(&opening, &own)? {
+            if Self::is_present(&opening, &own)? {
                 continue;
             }
             self.fetch.active += 1;
@@ -218,31 +218,16 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         Ok(self.fetch.again.pop_front())
     }
 
-    /// True if nothing of the context is missing. What is held was proven
-    /// under an earlier head, so a difference is the origin's.
-    fn is_present(&self, opening: &Opening, own: &Accumulator) -> Result<bool, SyncError> {
-        let order = self.shown_order();
-        if own.size() > opening.size {
-            return Err(OriginFault::Shrunk {
-                context: opening.id.clone(),
-                held: own.size(),
-                size: opening.size,
-                order,
-            }
-            .into());
+    /// True if nothing of the context is missing. What was proven under a head
+    /// at hand has been compared already, so no note proves a difference here.
+    fn is_present(opening: &Opening, own: &Accumulator) -> Result<bool, SyncError> {
+        let same = own.size() == opening.size;
+        if own.size() > opening.size || (same && own.root() != opening.root) {
+            let id = &opening.id;
+            let what = format!("context {id}: more of it, or another one, is held already");
+            return Err(accuse::disputed(&what));
         }
-        if own.size() == opening.size && own.root() != opening.root {
-            return Err(OriginFault::OtherRoot {
-                context: opening.id.clone(),
-                size: opening.size,
-                held: own.root(),
-                other: opening.root,
-                order,
-                proof: Vec::new(),
-            }
-            .into());
-        }
-        Ok(own.size() == opening.size)
+        Ok(same)
     }
 
     /// A frame of an entries answer; a dispute if the span does not fold and
@@ -279,7 +264,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         }
         let span = match CheckedSpan::verify(&active.own, &active.signed, bytes) {
             Ok(span) => span,
-            Err(error) => return blame::of_span(active, bytes, error, self.shown_order()),
+            Err(error) => return self.blame_span(active, bytes, error),
         };
         let room = Budget {
             bytes: frame_bytes,

