@@ -13,6 +13,8 @@ macro_rules! for_each_attack {
             // Histories: honest frames of stores that contradict each other.
             /// A context grew on another branch since the mirror's sync.
             RewriteAfterSync = rewrite_after_sync,
+            /// The same, and no stored run ends where the mirror stands.
+            RewriteOtherRuns = rewrite_other_runs,
             /// A context has the mirror's size and another root.
             SameSizeTwoRoots = same_size_two_roots,
             /// Another text for the epoch the mirror holds.

@@ -1,6 +1,8 @@
 //! What each attack has to come to: the table of these tests. It matches on
 //! the enum, so that no attack can be without a line.
 
+use converge_ledger::evidence::Kind;
+
 use crate::attack::Attack as A;
 
 /// What the mirror holds before it meets the evil source.
@@ -35,7 +37,10 @@ pub(crate) struct Expect {
     pub(crate) says: &'static [&'static str],
     pub(crate) leaves: Leaves,
     /// The kind of evidence it has to write, if any: it is forked then.
-    pub(crate) evidence: Option<&'static str>,
+    pub(crate) evidence: Option<Kind>,
+    /// The kind of evidence it has to write when it pulls from the honest source
+    /// afterwards: the attack hid it, what it showed is signed all the same.
+    pub(crate) later: Option<Kind>,
     /// `--deadline`, where the attack is to take time.
     pub(crate) deadline_s: Option<u64>,
     /// How often the mirror pulls.
@@ -50,6 +55,7 @@ const HELD: Expect = Expect {
     says: &[],
     leaves: Leaves::Before,
     evidence: None,
+    later: None,
     deadline_s: None,
     pulls: 1,
 };
@@ -68,10 +74,30 @@ const fn cannot(says: &'static [&'static str]) -> Expect {
 }
 
 /// The origin signed two histories.
-const fn fork(store: &'static str, kind: &'static str, says: &'static [&'static str]) -> Expect {
+const fn fork(store: &'static str, kind: Kind) -> Expect {
+    let says: &[&str] = match kind {
+        Kind::TwoTexts => &["signed two histories: two texts of head"],
+        Kind::Counts => &[
+            "signed two histories: head",
+            "has fewer contexts or entries",
+        ],
+        Kind::Dropped => &["signed two histories: a context", "is gone in head"],
+        Kind::Shrunk => &["signed two histories: a context has fewer entries"],
+        Kind::OtherRoot => &["signed two histories: a context has two roots at one size"],
+        Kind::Rewritten => &["signed two histories: a context", "does not begin with"],
+        Kind::TwoRotations | Kind::TwoTakeovers => &["not among these attacks"],
+    };
     Expect {
         stores: (store, None),
         evidence: Some(kind),
+        ..lie(says)
+    }
+}
+
+/// The origin signed two histories and the peer hides what would prove it.
+const fn hidden(says: &'static [&'static str]) -> Expect {
+    Expect {
+        later: Some(Kind::Shrunk),
         ..lie(says)
     }
 }
@@ -113,35 +139,41 @@ pub(crate) const fn expect(attack: A) -> Expect {
     match attack {
         A::Canary | A::Flood => fine(Leaves::Honest),
 
-        A::RewriteAfterSync => fork("rewrite", "rewritten", &["origin: "]),
-        A::SameSizeTwoRoots => fork("same_size", "other-root", &["origin: "]),
-        A::SameEpochTwoTexts => fork("two_texts", "two-texts", &["origin: two texts"]),
-        A::ShrunkContext => fork("shrunk", "shrunk", &["origin: "]),
-        A::DroppedContext => fork("dropped", "dropped", &["origin: "]),
+        A::RewriteAfterSync => fork("rewrite", Kind::Rewritten),
+        A::RewriteOtherRuns => fork("other_runs", Kind::Rewritten),
+        A::SameSizeTwoRoots => fork("same_size", Kind::OtherRoot),
+        A::SameEpochTwoTexts => fork("two_texts", Kind::TwoTexts),
+        A::ShrunkContext => fork("shrunk", Kind::Shrunk),
+        A::DroppedContext => fork("dropped", Kind::Dropped),
         A::Shrink => Expect {
             says: &["older head"],
             ..fine(Leaves::Before).shown("older", None)
         },
-        A::ShrinkThenDiverge => fork("older_diverged", "shrunk", &["origin: "]),
+        A::ShrinkThenDiverge => fork("older_diverged", Kind::Shrunk),
         A::ReplayedOldHead => Expect {
             says: &["older head"],
             pulls: 3,
             ..fine(Leaves::Before).shown("honest", Some("before"))
         },
-        A::TwoViews => fork("honest", "rewritten", &["origin: "]),
+        A::TwoViews => fork("honest", Kind::Shrunk),
 
         A::WrongOriginName => lie(&["peer: head: head of other.example"]),
-        A::WrongOriginKey => lie(&["peer: head: not signed by"]).shown("stranger", None),
+        A::WrongOriginKey => {
+            lie(&["peer: head: no known key signed"]).shown("honest", Some("stranger"))
+        }
         A::WrongNodeKey => cannot(&["This node's key is"]),
 
-        A::ForgedDrop => fork("held", "dropped", &["origin: "]),
+        A::ForgedDrop => fork("held", Kind::Dropped),
         A::InflatedCounts => lie(&["origin: directory: "]),
-        A::SameRootOtherCounts => fork("held", "counts", &["origin: "]),
+        A::SameRootOtherCounts => fork("held", Kind::Counts),
         A::FewerCounts => Expect {
             stores: ("held", Some("before")),
-            ..fork("held", "counts", &["origin: "])
+            ..fork("held", Kind::Counts)
         },
-        A::InvalidEntries => lie(&["origin: context forged holds invalid entries"]),
+        A::InvalidEntries => Expect {
+            later: Some(Kind::Dropped),
+            ..lie(&["origin: context forged holds invalid entries"]).shown("held", None)
+        },
         A::InvalidDirectory => lie(&["origin: "]),
         A::LaterTerm => cannot(&["local: the origin is in term 2"]),
 
@@ -170,19 +202,21 @@ pub(crate) const fn expect(attack: A) -> Expect {
         A::EchoPayload => lie(&["peer: the reply does not answer", "another payload"]),
 
         A::RefusesConsistency | A::FailingProof | A::EchoConsistency => {
-            lie(&["peer: disputed: context"]).shown("rewrite", None)
+            hidden(&["peer: disputed: context"]).shown("rewrite", None)
         }
-        A::LiesInConsistency => lie(&["peer: disputed: context"]).shown("rewrite", Some("held")),
+        A::LiesInConsistency => hidden(&["peer: disputed: context"]).shown("rewrite", Some("held")),
 
         A::EndlessHeads => lie(&["peer: surplus frames after the head"]),
         A::EndlessNodes => lie(&["peer: surplus frames after the nodes"]),
         A::EndlessSpans => lie(&["peer: surplus frames after the entries"]),
         A::EndlessPayloads => lie(&["peer: surplus frames after the payloads"]),
-        A::TooManyNotes | A::LengthZero => lie(&["peer: malformed frame: message body"]),
+        A::TooManyNotes | A::LengthZero => lie(&["peer: malformed frame: ", "message body"]),
 
-        A::LengthMax | A::LengthAboveLimit => lie(&["peer: malformed frame: length of a frame"]),
-        A::UnknownKind => lie(&["peer: malformed frame: unknown kind of frame"]),
-        A::RequestAsReply => lie(&["peer: malformed frame: a request where a reply belongs"]),
+        A::LengthMax | A::LengthAboveLimit => {
+            lie(&["peer: malformed frame: ", "length of a frame"])
+        }
+        A::UnknownKind => lie(&["peer: malformed frame: ", "unknown kind of frame"]),
+        A::RequestAsReply => lie(&["peer: malformed frame: ", "a request where a reply belongs"]),
         A::TruncatedFrame => cannot(&["peer: the stream ended before the end of a frame"]),
 
         A::Stall | A::Drip | A::Mute => cannot(&["timed out: the whole sync"]).slow(),

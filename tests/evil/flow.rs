@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use converge_ledger::evidence::Kind;
+use converge_ledger::note::VerifierKey;
+
 use crate::attack::Attack;
 use crate::expect::{Expect, Start};
 use crate::place::{STORES, Who, node_key, words};
@@ -34,12 +37,15 @@ fn contexts(place: &Place, name: &str) -> String {
     contexts.text().to_owned()
 }
 
-/// An evidence file, and what `verify` says of it.
+/// An evidence file.
 #[derive(Clone, Debug)]
 pub(crate) struct Evidence {
     pub(crate) name: String,
-    pub(crate) status: i32,
+    /// What the library makes of it, with the origin's public key alone.
+    pub(crate) kind: Option<Kind>,
+    /// What `verify` says, and its exit status.
     pub(crate) says: String,
+    pub(crate) status: i32,
 }
 
 /// What was seen of an attack.
@@ -57,6 +63,7 @@ pub(crate) struct Observed {
     pub(crate) evidence: Vec<Evidence>,
     /// The pull from the honest source that followed.
     pub(crate) second: (i32, String),
+    pub(crate) evidence_at_last: Vec<Evidence>,
     /// What the mirror shows after that, and whether its audit passed.
     pub(crate) at_last: (State, bool),
     /// A mirror that never met the evil source: what it shows after it pulled
@@ -100,6 +107,7 @@ pub(crate) fn observe(attack: Attack, expect: &Expect) -> Observed {
     let audit = audit(&place);
     let evidence = evidence(&place, "m");
     let second = pull_from(&place, "m", &STORES.honest_address, &STORES.peer);
+    let evidence_at_last = self::evidence(&place, "m");
     let at_last = (State::of(&place, "m"), self::audit(&place).0);
     let bystander = bystander(attack, &place, &node, second.status == 0);
     let honest = contexts_of_honest();
@@ -122,6 +130,7 @@ pub(crate) fn observe(attack: Attack, expect: &Expect) -> Observed {
         audit,
         evidence,
         second: (second.status, second.stderr),
+        evidence_at_last,
         at_last,
         bystander,
         bystander_evidence: self::evidence(&place, "b").len(),
@@ -210,6 +219,7 @@ fn evidence(place: &Place, name: &str) -> Vec<Evidence> {
             let ran = run_with(place.command("m", &verify), b"");
             Evidence {
                 name,
+                kind: kind(path),
                 status: ran.status,
                 says: ran.text().to_owned() + &ran.stderr,
             }
@@ -217,6 +227,12 @@ fn evidence(place: &Place, name: &str) -> Vec<Evidence> {
     };
     let files = fs::read_dir(place.path(name)).unwrap();
     files.filter_map(|file| of(&file.unwrap().path())).collect()
+}
+
+fn kind(path: &Path) -> Option<Kind> {
+    let origin = VerifierKey::parse(&STORES.origin).unwrap();
+    let file = converge_ledger::evidence::Evidence::parse(&fs::read(path).unwrap());
+    Some(file.ok()?.verify(&origin).ok()?.kind)
 }
 
 /// A mirror that holds what the victim held and has never met the evil source.

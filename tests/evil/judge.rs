@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use converge_ledger::evidence::Kind;
+
 use crate::expect::{Expect, Leaves};
-use crate::flow::{Observed, State};
+use crate::flow::{Evidence, Observed, State};
 
 /// What a mirror may ever have resident; an honest sync of these stores has
 /// about 36 MiB.
@@ -78,32 +80,47 @@ fn holdings(expect: &Expect, seen: &Observed, wrong: &mut Vec<String>) {
 }
 
 fn evidence(expect: &Expect, seen: &Observed, wrong: &mut Vec<String>) {
-    let names: Vec<&str> = seen.evidence.iter().map(|e| e.name.as_str()).collect();
-    match (expect.evidence, seen.evidence.as_slice()) {
+    proves(expect.evidence, &seen.evidence, wrong);
+    proves(
+        expect.evidence.or(expect.later),
+        &seen.evidence_at_last,
+        wrong,
+    );
+    if seen.bystander_evidence > 0 {
+        wrong.push("the bystander has evidence".to_owned());
+    }
+}
+
+/// One file of this kind that an auditor can verify, or none at all.
+fn proves(kind: Option<Kind>, evidence: &[Evidence], wrong: &mut Vec<String>) {
+    let names: Vec<&str> = evidence.iter().map(|e| e.name.as_str()).collect();
+    match (kind, evidence) {
         (None, []) => {}
         (None, _) => wrong.push(format!("evidence of nothing: {names:?}")),
-        (Some(kind), []) => wrong.push(format!("no evidence of {kind}")),
+        (Some(kind), []) => wrong.push(format!("no evidence of {kind:?}")),
         (Some(kind), [one]) => {
             if one.status != 0 {
                 wrong.push(format!("evidence does not verify: {}", one.says));
             }
-            if !one.says.contains(kind) {
-                wrong.push(format!("evidence is not of {kind}: {}", one.says));
+            if one.kind != Some(kind) {
+                wrong.push(format!("evidence is not of {kind:?}: {}", one.says));
             }
         }
         (Some(_), _) => wrong.push(format!("more than one evidence: {names:?}")),
-    }
-    if seen.bystander_evidence > 0 {
-        wrong.push("the bystander has evidence".to_owned());
     }
 }
 
 fn afterwards(expect: &Expect, seen: &Observed, wrong: &mut Vec<String>) {
     let (status, stderr) = &seen.second;
     let (at_last, passed) = &seen.at_last;
-    if expect.evidence.is_some() {
-        // Stopped for good; what it holds is there to be read.
-        if *status != 4 || !stderr.contains("forked") {
+    if expect.evidence.is_some() || expect.later.is_some() {
+        // Stopped until somebody has chosen; what it holds is there to be read.
+        let says = if expect.evidence.is_some() {
+            "the origin signed two histories (evidence"
+        } else {
+            "evidence"
+        };
+        if *status != 1 || !stderr.contains(says) {
             wrong.push(format!("forked, but the next pull: {status}: {stderr}"));
         }
         if *at_last != seen.after {

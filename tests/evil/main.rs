@@ -26,6 +26,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use attack::Attack;
+use converge_ledger::evidence::Kind;
 use expect::{Expect, Leaves, Start, expect};
 use flow::{Evidence, observe};
 use judge::{RESIDENT_KIB_MAX, judge};
@@ -71,6 +72,15 @@ fn the_source_was_built_of_the_same_list() {
     );
 }
 
+fn found(kind: Kind) -> Evidence {
+    Evidence {
+        name: "fork-1.evidence".to_owned(),
+        kind: Some(kind),
+        says: String::new(),
+        status: 0,
+    }
+}
+
 /// The judge finds everything it is there to find: a sound observation is
 /// passed, and refused as soon as one thing in it, or in the line of the table
 /// it is held against, is another.
@@ -112,14 +122,14 @@ fn the_judge_is_not_content_with_anything_else() {
         (
             "no evidence",
             Expect {
-                evidence: Some("shrunk"),
+                evidence: Some(Kind::Shrunk),
                 ..good
             },
         ),
         (
             "the next pull",
             Expect {
-                evidence: Some("shrunk"),
+                evidence: Some(Kind::Shrunk),
                 ..good
             },
         ),
@@ -130,7 +140,7 @@ fn the_judge_is_not_content_with_anything_else() {
     }
 
     type Spoil = fn(&mut flow::Observed);
-    let spoils: [(&str, Spoil); 13] = [
+    let spoils: [(&str, Spoil); 14] = [
         ("panicked", |seen| {
             seen.pulls[0].stderr.push_str("panicked at")
         }),
@@ -141,11 +151,10 @@ fn the_judge_is_not_content_with_anything_else() {
         ("audit failed", |seen| seen.audit.0 = false),
         ("entries are stored", |seen| seen.audit.1 += 1),
         ("evidence of nothing", |seen| {
-            seen.evidence.push(Evidence {
-                name: "fork-1.evidence".to_owned(),
-                status: 0,
-                says: "shrunk".to_owned(),
-            });
+            seen.evidence.push(found(Kind::Shrunk));
+        }),
+        ("evidence of nothing", |seen| {
+            seen.evidence_at_last.push(found(Kind::Shrunk));
         }),
         ("the bystander has", |seen| seen.bystander_evidence = 1),
         ("the honest source", |seen| seen.second.0 = 3),

@@ -2,12 +2,14 @@
 //! copies of its directory taken on the way, and branches made of the copies.
 //!
 //! ```text
-//!  epochs    1 init   2 first   3 big     4 late        5, 6 more
+//!  epochs    1 init   2 first   3 big     4 late     5, 6, 7 more
 //!  honest    ----------------- older --- before --- held --------- honest
 //!  branches                                    \
 //!            two_texts        tail and late grow as in held, other entries
 //!            same_size        tail as large as in held, other entries, newer
-//!            rewrite          tail and late larger than in held, newer
+//!            rewrite          tail and late larger than in held, newer; their runs
+//!                             end where those of held do
+//!            other_runs       the same, but they do not
 //!            shrunk           tail smaller than in held, newer
 //!            dropped          no late, everything else larger, newer
 //!            older_diverged   (of older) tail larger than in held, older
@@ -27,7 +29,16 @@ use crate::support::{Place, command, copy_dir, run_with};
 
 /// Contexts of one entry: enough for a directory of two levels.
 const JOBS: usize = 24;
-pub(crate) const NAME: &str = "evil.example";
+const NAME: &str = "evil.example";
+/// Branches made of `before`; all but the first are newer than `held`.
+const BRANCHES: [&str; 6] = [
+    "two_texts",
+    "same_size",
+    "rewrite",
+    "other_runs",
+    "shrunk",
+    "dropped",
+];
 
 /// Everything the tests share.
 pub(crate) struct Stores {
@@ -148,21 +159,24 @@ fn make_histories(place: &Place) {
     append("honest", &late(2, 2, "as it was"));
     branch("honest", "held");
     append("honest", &late(4, 3, "and went on"));
+    append("honest", &lines("many", 1, "one more"));
     let more = lines("files", 2, &"g".repeat(6000)) + &lines("many", 300, "another of many");
     append(
         "honest",
         &(more + &lines("new", 2, "new") + &lines("newer", 2, "newer")),
     );
 
-    for to in ["two_texts", "same_size", "rewrite", "shrunk", "dropped"] {
+    for to in BRANCHES {
         branch("before", to);
     }
     append("two_texts", &late(2, 2, "as it never was"));
     append("same_size", &late(2, 3, "as it never was"));
-    append("rewrite", &late(4, 3, "as it never was"));
+    append("rewrite", &late(2, 2, "as it never was"));
+    append("rewrite", &late(2, 1, "nor was this"));
+    append("other_runs", &late(4, 3, "as it never was"));
     append("shrunk", &late(1, 3, "as it never was"));
     append("dropped", &lines("tail", 4, "as it never was"));
-    for to in ["same_size", "rewrite", "shrunk", "dropped"] {
+    for to in &BRANCHES[1..] {
         append(to, &lines("job-0", 9, "another job"));
     }
     append("dropped", &lines("instead", 2, "of another"));

@@ -40,6 +40,7 @@ const fn place(attack: Attack) -> Place {
     match attack {
         A::Canary
         | A::RewriteAfterSync
+        | A::RewriteOtherRuns
         | A::SameSizeTwoRoots
         | A::SameEpochTwoTexts
         | A::ShrunkContext
@@ -48,7 +49,6 @@ const fn place(attack: Attack) -> Place {
         | A::ShrinkThenDiverge
         | A::TwoViews
         | A::WrongOriginName
-        | A::WrongOriginKey
         | A::WrongNodeKey
         | A::ForgedDrop
         | A::InflatedCounts
@@ -59,6 +59,7 @@ const fn place(attack: Attack) -> Place {
         | A::LaterTerm
         | A::Flood => Place::Beside,
         A::ReplayedOldHead
+        | A::WrongOriginKey
         | A::FlippedNote
         | A::EndlessHeads
         | A::TooManyNotes
@@ -158,7 +159,7 @@ fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
     let half = frame[..frame.len() / 2].to_vec();
     let noise = || Act::Endless(vec![0; NOISE_BYTES]);
     match world.attack {
-        Attack::ReplayedOldHead => {
+        Attack::ReplayedOldHead | Attack::WrongOriginKey => {
             let old = world
                 .other
                 .as_ref()
@@ -166,16 +167,16 @@ fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
                 .newest_head()
                 .unwrap()
                 .unwrap();
-            let notes = vec![old.note_bytes()];
+            let notes = vec![other.note_bytes()];
             encoded(&Reply::Head { notes })
         }
         Attack::FlippedNote => {
             let Ok(Reply::Head { mut notes }) = Reply::decode(&frame) else {
                 panic!("no head");
             };
-            // The first letter of the origin's name.
+            // A digit of the time, which is the last line of the text.
             let note = notes.last_mut().unwrap();
-            let at = note.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let at = note.windows(2).position(|two| two == b"\n\n").unwrap() - 1;
             *note = span::flipped(note, at);
             encoded(&Reply::Head { notes })
         }
