@@ -9,6 +9,8 @@ macro_rules! for_each_attack {
         $then! {
             /// The canary: an honest source in the evil one's clothes.
             Canary = canary,
+            /// The same, and the mirror holds nothing before.
+            CanaryFromNothing = canary_from_nothing,
 
             // Histories: honest frames of stores that contradict each other.
             /// A context grew on another branch since the mirror's sync.

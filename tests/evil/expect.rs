@@ -138,6 +138,7 @@ impl Expect {
 pub(crate) const fn expect(attack: A) -> Expect {
     match attack {
         A::Canary | A::Flood => fine(Leaves::Honest),
+        A::CanaryFromNothing => fine(Leaves::Honest).empty(),
 
         A::RewriteAfterSync => fork("rewrite", Kind::Rewritten),
         A::RewriteOtherRuns => fork("other_runs", Kind::Rewritten),

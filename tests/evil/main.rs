@@ -72,6 +72,9 @@ fn the_source_was_built_of_the_same_list() {
     );
 }
 
+/// Makes one thing in an observation another.
+type Spoil = fn(&mut flow::Observed);
+
 fn found(kind: Kind) -> Evidence {
     Evidence {
         name: "fork-1.evidence".to_owned(),
@@ -139,7 +142,6 @@ fn the_judge_is_not_content_with_anything_else() {
         assert!(wrong.iter().any(|w| w.contains(says)), "{says}: {wrong:?}");
     }
 
-    type Spoil = fn(&mut flow::Observed);
     let spoils: [(&str, Spoil); 14] = [
         ("panicked", |seen| {
             seen.pulls[0].stderr.push_str("panicked at")

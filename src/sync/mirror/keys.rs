@@ -111,9 +111,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     pub(super) fn follow(&mut self, head: SignedHead) -> Result<(), SyncError> {
         self.check_texts(&head)?;
         let order = head.order();
-        let before = [&self.known.complete, &self.known.pending];
-        let mut before = before.into_iter().flatten();
-        if before.any(|known| order < known.order()) {
+        let known = &self.known;
+        let before = |known: &Option<SignedHead>| {
+            known.as_ref().is_some_and(|known| order < known.order())
+        };
+        if before(&known.complete) || before(&known.pending) {
             let what = "it comes before a head that is held";
             return Err(PeerFault::Rotation { order, what }.into());
         }

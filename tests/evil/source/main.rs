@@ -98,8 +98,8 @@ async fn listen(arguments: Arguments) {
     allowed.extend(arguments.view.iter().map(|(node, _)| *node));
     let world = Arc::new(World::open(
         arguments.attack.unwrap(),
-        arguments.store.unwrap(),
-        arguments.other,
+        &arguments.store.unwrap(),
+        arguments.other.as_deref(),
         arguments.view,
     ));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

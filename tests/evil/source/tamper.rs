@@ -39,6 +39,7 @@ const fn place(attack: Attack) -> Place {
     use Attack as A;
     match attack {
         A::Canary
+        | A::CanaryFromNothing
         | A::RewriteAfterSync
         | A::RewriteOtherRuns
         | A::SameSizeTwoRoots
@@ -115,13 +116,13 @@ pub(crate) fn acts(world: &World, peer: NodeId, request: &Request, frame: &[u8])
     let view = world.shown_to(peer);
     let honest = honest(view, frame);
     match (place(world.attack), request) {
-        (Place::Head, Request::Head { .. }) => head(world, honest),
+        (Place::Head, Request::Head { .. }) => head(world, &honest[0]),
         (Place::Nodes, Request::Nodes { .. }) => nodes(world.attack, honest),
         (Place::Entries, Request::Entries { context, .. }) => {
             entries(world.attack, view, context, honest)
         }
         (Place::Payloads, Request::Payloads { .. }) => payloads(world.attack, honest),
-        (Place::Consistency, Request::Consistency { .. }) => consistency(world, honest),
+        (Place::Consistency, Request::Consistency { .. }) => consistency(world, &honest[0]),
         (Place::Everywhere, _) => everywhere(world, request, honest),
         _ => plain(honest),
     }
@@ -154,8 +155,7 @@ fn flipped(hash: &Hash) -> Hash {
     Hash::from_slice(&span::flipped(hash.as_bytes(), 9)).unwrap()
 }
 
-fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
-    let frame = honest[0].clone();
+fn head(world: &World, frame: &[u8]) -> Vec<Act> {
     let half = frame[..frame.len() / 2].to_vec();
     let noise = || Act::Endless(vec![0; NOISE_BYTES]);
     match world.attack {
@@ -171,7 +171,7 @@ fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
             encoded(&Reply::Head { notes })
         }
         Attack::FlippedNote => {
-            let Ok(Reply::Head { mut notes }) = Reply::decode(&frame) else {
+            let Ok(Reply::Head { mut notes }) = Reply::decode(frame) else {
                 panic!("no head");
             };
             // A digit of the time, which is the last line of the text.
@@ -187,7 +187,7 @@ fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
             let len = u32::try_from(list.len()).unwrap();
             vec![header(len, Kind::Head as u8), Act::Bytes(list)]
         }
-        Attack::EndlessHeads => vec![Act::Endless(frame)],
+        Attack::EndlessHeads => vec![Act::Endless(frame.to_vec())],
         Attack::LengthMax => vec![header(u32::MAX, Kind::Head as u8), noise()],
         Attack::LengthZero => vec![header(0, Kind::Head as u8)],
         Attack::UnknownKind => vec![header(1, 0x42), noise()],
@@ -197,7 +197,7 @@ fn head(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
         }
         Attack::TruncatedFrame => plain(vec![half]),
         Attack::Stall => vec![Act::Bytes(half), Act::Silence],
-        Attack::Drip => vec![Act::Drip(frame)],
+        Attack::Drip => vec![Act::Drip(frame.to_vec())],
         Attack::Mute => vec![Act::Silence],
         other => panic!("{other:?} is not about heads"),
     }
@@ -387,14 +387,14 @@ fn payloads(attack: Attack, honest: Vec<Vec<u8>>) -> Vec<Act> {
     encoded(&Reply::Payload { hash, bytes })
 }
 
-fn consistency(world: &World, honest: Vec<Vec<u8>>) -> Vec<Act> {
+fn consistency(world: &World, frame: &[u8]) -> Vec<Act> {
     let Ok(Reply::Consistency {
         context,
         from,
         mut to,
         mut from_root,
         mut hashes,
-    }) = Reply::decode(&honest[0])
+    }) = Reply::decode(frame)
     else {
         panic!("no consistency");
     };

@@ -13,6 +13,9 @@ use converge_ledger::store::{Store, View, keys};
 use crate::attack::Attack;
 use crate::forge::{self, Forged};
 
+/// The step of the pseudo-random numbers.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Everything an answer is made of.
 pub(crate) struct World {
     pub(crate) attack: Attack,
@@ -30,18 +33,18 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn open(
         attack: Attack,
-        store: PathBuf,
-        other: Option<PathBuf>,
+        store: &Path,
+        other: Option<&Path>,
         views: Vec<(NodeId, PathBuf)>,
     ) -> Self {
-        let disk = RealDisk::new(store.clone());
+        let disk = RealDisk::new(store.to_path_buf());
         let seed = match attack {
             Attack::WrongNodeKey => keys::random_seed().unwrap(),
             _ => keys::read_node_key(&disk).unwrap(),
         };
         let signer: SignerKey = keys::read_origin_key(&disk).unwrap();
-        let view = open(&store);
-        let other = other.as_deref().map(open);
+        let view = open(store);
+        let other = other.map(open);
         let forged = forge::forge(attack, &view, other.as_ref(), &signer);
         let views = views.into_iter().map(|(node, dir)| (node, open(&dir)));
         Self {
@@ -63,7 +66,6 @@ impl World {
     /// A pseudo-random number below `n` (splitmix64): the same ones in every
     /// run.
     pub(crate) fn below(&self, n: usize) -> usize {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self
             .dice
             .fetch_add(STEP, Ordering::Relaxed)
