@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -34,6 +34,9 @@ pub(super) struct MirrorArguments {
     /// Catch up once and end
     #[arg(long, required = true)]
     once: bool,
+    /// Give up after so many seconds; what was verified until then stays
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    deadline: Option<u32>,
     /// Print one JSON object: `origin`, `epoch`, `directory_root`, `entries`,
     /// `bytes`, `seconds`
     #[arg(long)]
@@ -56,7 +59,8 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     let address = resolve(&arguments.from)?;
     let key = prepare(data, &origin)?;
     let store = data.open(options())?;
-    let config = CatchUp::new(address, arguments.peer, origin);
+    let mut config = CatchUp::new(address, arguments.peer, origin);
+    config.sync_deadline = arguments.deadline.map(|s| Duration::from_secs(s.into()));
     let outcome = pull(&store, &key, &config);
     let view = store.view().clone();
     let closed = store.close();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{ConnectionError, Endpoint};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use super::drive::FRAMES_WAITING_MAX;
 use super::drive::{Ends, Event, connect, drive, leave};
@@ -43,7 +43,7 @@ pub struct CatchUp {
     /// frame or the end must have arrived by then; longer, but not for ever,
     /// if meanwhile the connection brings at least 32 KiB in each such time.
     pub frame_deadline: Duration,
-    /// The whole sync must be over by then.
+    /// The whole sync, the handshake included, must be over by then.
     pub sync_deadline: Option<Duration>,
 }
 
@@ -138,14 +138,17 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Report, CatchUpError> {
     let place = (config.address, config.peer);
-    let connection = connect(endpoint, key, place, config.connect_deadline).await?;
+    let begun = Instant::now();
+    let whole = config.sync_deadline.unwrap_or(Duration::MAX);
+    let connection = connect(endpoint, key, place, config.connect_deadline.min(whole)).await?;
     let (origin, limits) = (config.origin.clone(), config.limits);
     let engine = move |ends: Ends| {
         let mirror = Mirror::new(store.view(), origin, limits);
         run_engine(mirror, &*store, ends, progress)
     };
     let run = drive(&connection, config.frame_deadline, REQUESTS_MAX, engine);
-    let result = within(config.sync_deadline, run).await;
+    let left = |deadline: Duration| deadline.saturating_sub(begun.elapsed());
+    let result = within(config.sync_deadline.map(left), run).await;
     match &result {
         Ok(report) => tracing::info!(
             peer = %config.peer,

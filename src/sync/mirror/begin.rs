@@ -148,9 +148,6 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         asked: &mut VecDeque<Hash>,
         answers: Vec<NodeAnswer>,
     ) -> Result<(), SyncError> {
-        let Phase::Diff { diff, changed } = &mut self.phase else {
-            return Ok(());
-        };
         for answer in answers {
             let Some(hash) = asked.pop_front() else {
                 let what = "the nodes";
@@ -160,6 +157,9 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 let what = "another node";
                 return Err(PeerFault::WrongReply { what }.into());
             }
+            let Phase::Diff { diff, changed } = &mut self.phase else {
+                continue;
+            };
             let what = "directory node";
             let node = answer.node.ok_or(PeerFault::Missing { what, hash })?;
             match diff.supply(&hash, &node.node, node.openings) {

@@ -1,4 +1,4 @@
-//! Layer 3. Whose fault it is when a span is refused.
+//! Layer 3. Whose fault it is when a span is refused, by this side or by the peer.
 //!
 //! A peer can change any byte, so most faults are the peer's. Two are not:
 //! * header bytes that fold into the signed root and break a rule: nobody but
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use super::accuse::{Holder, disputed};
 use super::fetch::Active;
 use super::{
-    Asked, LocalFault, Mirror, OriginFault, PeerFault, ReadMirror, Reply, Request, SyncError,
+    Asked, LocalFault, Mirror, OriginFault, PeerFault, Phase, ReadMirror, Reply, Request, SyncError,
 };
 use crate::directory::Aim;
 use crate::directory::path::{Found, find};
@@ -25,6 +25,7 @@ use crate::evidence::Rewritten;
 use crate::hash::Hash;
 use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SEQUENCE_MAX};
 use crate::run::{RUN_VERSION, RunError, SPAN_VERSION, SignedContext};
+use crate::sync::message::Refusal;
 use crate::tree::range::root_with_right;
 use crate::tree::{Frontier, TreeSize, consistency};
 
@@ -44,7 +45,18 @@ pub(super) struct Dispute {
     own_size: u64,
     /// What is still to be asked about; never empty while it is open.
     claims: VecDeque<Claim>,
-    error: RunError,
+    cause: Cause,
+}
+
+/// Why there is a dispute.
+#[derive(Debug)]
+enum Cause {
+    /// A span that this side refused.
+    Span(RunError),
+    /// The peer does not serve what its own head implies. Stored runs end at
+    /// every signed size: a ledger without an end where this mirror stands has
+    /// another history, or is broken.
+    Refused(Refusal),
 }
 
 impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
@@ -64,13 +76,33 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 signed: active.signed.clone(),
                 own_size: active.own.size(),
                 claims: self.claims(active)?,
-                error,
+                cause: Cause::Span(error),
             }));
         }
         match invalid_under_root(active, span) {
             Ok(Some(error)) => Err(OriginFault::InvalidEntries { context, error }.into()),
             Ok(None) | Err(_) => Err(PeerFault::Span { context, error }.into()),
         }
+    }
+
+    /// Judges a peer that does not serve what follows the own entries: asks it
+    /// whether its history is another one.
+    pub(super) fn blame_refusal(
+        &mut self,
+        active: &Active,
+        refusal: Refusal,
+    ) -> Result<(), SyncError> {
+        let claims = self.claims(active)?;
+        if active.extends || claims.is_empty() {
+            return Err(PeerFault::Refused { refusal }.into());
+        }
+        self.phase = Phase::Accusing;
+        self.accuse_by_proof(Dispute {
+            signed: active.signed.clone(),
+            own_size: active.own.size(),
+            claims,
+            cause: Cause::Refused(refusal),
+        })
     }
 
     /// What was signed of the context before, newest first, and at last what is
@@ -134,11 +166,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 Err(disputed(&what))
             }
             // The origin is consistent: it was the peer who changed the runs.
-            (None, _) if claim.size == dispute.own_size => Err(PeerFault::Span {
-                context: dispute.signed.id.to_string(),
-                error: dispute.error,
-            }
-            .into()),
+            (None, _) if claim.size == dispute.own_size => Err(dispute.disproven()),
             (None, _) => self.accuse_by_proof(dispute),
         }
     }
@@ -156,7 +184,19 @@ impl Dispute {
 
     /// The peer has no proof.
     pub(super) fn unproven(&self) -> SyncError {
-        disputed(&format!("context {}: {}", self.signed.id, self.error))
+        match &self.cause {
+            Cause::Span(error) => disputed(&format!("context {}: {error}", self.signed.id)),
+            Cause::Refused(refusal) => PeerFault::Refused { refusal: *refusal }.into(),
+        }
+    }
+
+    /// The peer has proven that there is nothing to accuse the origin of.
+    fn disproven(self) -> SyncError {
+        let context = self.signed.id.to_string();
+        match self.cause {
+            Cause::Span(error) => PeerFault::Span { context, error }.into(),
+            Cause::Refused(refusal) => PeerFault::Refused { refusal }.into(),
+        }
     }
 
     /// The claim that the answer is about, and the proof if it refutes it.

@@ -1,10 +1,12 @@
 //! Peers that change, drop, repeat and invent frames; origins that change
 //! history.
 
+use super::evidence::{forked, mirror_of};
 use super::{large, ledger, texts};
+use crate::evidence;
 use crate::hash;
 use crate::head::sign_head;
-use crate::sync::message::{Kind, Reply, Request};
+use crate::sync::message::{Kind, Refusal, Reply, Request};
 use crate::sync::testing::{Dice, End, FakeLedger, FakeMirror, Pair, signer};
 use crate::sync::{LocalFault, OriginFault, PeerFault, SyncError};
 
@@ -125,6 +127,16 @@ fn streams_that_are_too_short_or_too_long_are_the_peers_fault() {
         let endless = |frame: Vec<u8>| vec![frame; 5000];
         peer(lie(&l, kind, endless));
     }
+}
+
+#[test]
+fn nodes_after_the_last_one_are_surplus_although_the_descent_is_over() {
+    let mut l = FakeLedger::new(1);
+    // One node: with it everything is known that the descent is for.
+    l.append("a", &texts(0..3));
+    l.publish();
+    let fault = peer(lie(&l, Kind::Nodes, |frame| vec![frame; 3]));
+    assert_eq!(fault, PeerFault::Surplus { what: "the nodes" });
 }
 
 #[test]
@@ -366,4 +378,35 @@ fn a_head_that_lies_about_counts_is_not_believed() {
     let fault = origin(error);
     assert!(matches!(fault, OriginFault::Directory(_)), "{fault}");
     assert_eq!(store.items(), 0);
+}
+
+#[test]
+fn a_history_whose_runs_end_elsewhere_is_another_one() {
+    let (mut held, mut other) = (FakeLedger::new(1), FakeLedger::new(1));
+    held.append("a", &texts(0..10));
+    held.publish();
+    // One run: none ends where the mirror stands, so its entries are refused.
+    other.append("a", &texts(1..14));
+    other.epoch = 1;
+    other.publish();
+    let store = mirror_of(&held);
+    let verdict = forked(Pair::new(&other, &store).sync().error(), &other);
+    assert_eq!(verdict.kind, evidence::Kind::Rewritten);
+    // A source that proves nothing, or that there is nothing to prove, does
+    // not serve what its own head names: that is all.
+    let mut honest = held.clone();
+    honest.append("a", &texts(10..13));
+    honest.publish();
+    let refusal = Refusal::NotServed;
+    let refused = || vec![Reply::Refused(refusal).encode().unwrap()];
+    for (ledger, proves) in [(&other, false), (&honest, true)] {
+        let store = mirror_of(&held);
+        let end = Pair::new(ledger, &store).tampered(&mut |_, request, frame| match request {
+            Request::Entries { .. } => refused(),
+            Request::Consistency { .. } if !proves => refused(),
+            _ => vec![frame],
+        });
+        assert_eq!(peer(end.error()), PeerFault::Refused { refusal });
+        store.assert_beginning_of(&held);
+    }
 }
