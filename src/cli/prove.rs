@@ -48,8 +48,7 @@ pub(super) fn run(data: &DataDir, arguments: &ProveArguments) -> Result<(), CliE
     let bytes = match (&context, arguments.sequence, &older) {
         (Some(id), Some(sequence), _) => view
             .prove_entry(id, sequence, arguments.payload)?
-            .to_bytes()
-            .map_err(CliError::verification)?,
+            .to_bytes(),
         (Some(id), None, Some(note)) => view.prove_context(id, note)?.to_bytes(),
         (None, None, Some(note)) => view.prove_store(note)?.to_bytes(),
         // The argument tree asks for one of them.

@@ -11,7 +11,7 @@ use crate::directory::path::{self, Found};
 use crate::directory::{self, Change, LoadError, MemoryDirectory, Opening, ReadDirectory};
 use crate::entry::{ContextId, Entry};
 use crate::hash::Hash;
-use crate::head::{HeadError, HeadOrder, KeyChain, SignedHead};
+use crate::head::{HeadError, HeadOrder, KeyChain, SignedHead, needed_rotations};
 use crate::ledger::ReadMirror;
 use crate::proof::{
     ChangedContext, ContextProof, EntryProof, ProofError, State, StoreProof, StoreProofError,
@@ -121,12 +121,14 @@ impl View {
         };
         let proof = EntryProof {
             context: id.clone(),
+            sequence,
             size,
+            root: View::root_at(self, id, size)?,
             header: header.ok_or_else(|| not_covered(size))?,
             payload,
             inclusion: self.inclusion_proof(id, sequence, size)?,
             directory: self.directory_path(&head.head().directory_root, id)?,
-            rotations: self.rotation_notes(),
+            rotations: self.rotations_for(&head),
             head: head.note_bytes(),
         };
         // The same verifier that everybody else has.
@@ -225,7 +227,7 @@ impl View {
             consistency: self.consistency_proof(id, from.map_or(0, |from| from.size), size)?,
             older_directory,
             directory: self.directory_path(&head.head().directory_root, id)?,
-            rotations: self.rotation_notes(),
+            rotations: self.rotations_for(&head),
             older_head: older.note_bytes(),
             head: head.note_bytes(),
         };
@@ -256,11 +258,11 @@ impl View {
         older_nodes: &O,
         head: &SignedHead,
     ) -> Result<StoreProof, StoreProofError<O::Error, StoreError, StoreError>> {
-        let notes = self.rotation_notes();
+        let notes = self.rotations_for(head);
         prove_store(
             (older, older_nodes),
             (head, self),
-            notes,
+            &notes,
             |path, from, to| self.changed_context(path, from, to),
         )
     }
@@ -342,6 +344,12 @@ impl View {
         let update = update.map_err(|error| self.lose(&error.to_string()))?;
         nodes.add(&update);
         Ok(nodes)
+    }
+
+    /// The rotations that this head, which is the newest of a proof, needs: a
+    /// mirror may know of more.
+    fn rotations_for(&self, head: &SignedHead) -> Vec<Vec<u8>> {
+        needed_rotations(&self.rotation_notes(), &[head.note_bytes()])
     }
 
     fn rotation_notes(&self) -> Vec<Vec<u8>> {

@@ -32,7 +32,7 @@ fn other(head: &SignedHead, n: u64) -> SignedHead {
 }
 
 fn evidence(one: &SignedHead, other: &SignedHead) -> Evidence {
-    Evidence::of_heads(Vec::new(), one, other).unwrap()
+    Evidence::of_heads(&[], &[], one, other).unwrap()
 }
 
 fn files(disk: &MemoryDisk) -> Vec<String> {

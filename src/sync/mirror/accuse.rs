@@ -219,27 +219,28 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             rewritten = Some(self.own_proof(&id, earlier.size, later.size)?);
         }
         let (held_path, shown_path) = (traced.held_path, traced.shown_path);
-        let (held, shown) = (case.held.note_bytes(), case.shown.note_bytes());
-        let (earlier_directory, later_directory, earlier_note, later_note) = if case.shown_is_later
+        let (earlier_directory, later_directory, earlier_head, later_head) = if case.shown_is_later
         {
-            (held_path, shown_path, held, shown)
+            (held_path, shown_path, &case.held, &case.shown)
         } else {
-            (shown_path, held_path, shown, held)
+            (shown_path, held_path, &case.shown, &case.held)
         };
-        Ok(Evidence {
-            rotations: self.keys.notes(),
-            takeovers: Vec::new(),
-            earlier: earlier_note,
-            later: later_note,
-            context: Some(ContextEvidence {
-                id,
-                earlier,
-                earlier_directory,
-                later,
-                later_directory,
-                rewritten,
-            }),
-        })
+        let context = ContextEvidence {
+            id,
+            earlier,
+            earlier_directory,
+            later,
+            later_directory,
+            rewritten,
+        };
+        let rotations = self.keys.notes();
+        Ok(Evidence::of_context(
+            &rotations,
+            &[],
+            earlier_head,
+            later_head,
+            context,
+        ))
     }
 
     fn name(&self, case: &Case<'_, M>, traced: &Traced) -> Result<ContextId, SyncError> {
