@@ -8,8 +8,10 @@ mod index;
 mod load;
 mod mirror;
 mod offline;
+mod prove;
 mod recovery;
 mod review;
+mod second;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
