@@ -401,18 +401,6 @@ impl<'a> Header<'a> {
     }
 }
 
-impl Header<'_> {
-    /// Length and hash of the payload alone, from a header that was decoded
-    /// before.
-    pub(crate) fn decode_payload(bytes: &[u8]) -> Result<(u32, Hash), DecodeError> {
-        let mut r = Reader::new(bytes);
-        r.bytes("lengths and times", 32)?;
-        let len = r.u32("payload length")?;
-        r.bytes("metadata length", 4)?;
-        Ok((len, r.hash("payload hash")?))
-    }
-}
-
 /// The leaf hash of an encoded header: the entry's `id`.
 #[must_use]
 pub fn leaf_hash(header: &[u8]) -> Hash {

@@ -24,8 +24,10 @@ use crate::limits::{
 };
 use crate::tree::{Frontier, NodeId, ProofError};
 
+mod payloads;
 mod span;
 
+pub use payloads::PayloadCheck;
 pub use span::{
     CheckedPayload, CheckedSpan, SPAN_FIXED_BYTES, SPAN_VERSION, SignedContext, encode_span,
 };
@@ -362,71 +364,6 @@ impl<'a> Run<'a> {
             rest.finish_into(&mut out);
         }
         Ok(out)
-    }
-
-    /// Checks every inline payload against its header.
-    pub fn check_payloads(&self) -> Result<(), RunError> {
-        let mut payloads = PayloadCheck::default();
-        for entry in self.entries() {
-            let entry = entry?;
-            if let Some(payload) = entry.inline_payload {
-                let header = &entry.header;
-                payloads.add(header.sequence, header.payload_hash, payload);
-            }
-        }
-        payloads.finish()
-    }
-
-    /// Adds every inline payload to `payloads`. Of the headers nothing is looked
-    /// at but length and hash of the payload: for a run whose entries have been
-    /// decoded before.
-    pub fn payloads_into(&self, payloads: &mut PayloadCheck<'a>) -> Result<(), DecodeError> {
-        let mut rest = Reader::new(self.payloads);
-        for (sequence, header) in (self.first..).zip(self.headers()) {
-            let (len, hash) = Header::decode_payload(header)?;
-            let len = len as usize;
-            if len <= PAYLOAD_INLINE_BYTES_MAX {
-                payloads.add(sequence, hash, rest.bytes("inline payload", len)?);
-            }
-        }
-        rest.finish("the payloads of a run")
-    }
-}
-
-/// Payloads that are to be hashed, together because side by side they take half
-/// the time.
-#[derive(Clone, Debug, Default)]
-pub struct PayloadCheck<'a> {
-    expected: Vec<(u64, Hash)>,
-    payloads: Vec<&'a [u8]>,
-}
-
-impl<'a> PayloadCheck<'a> {
-    /// Adds the payload of an entry and the hash it must have.
-    pub fn add(&mut self, sequence: u64, expected: Hash, payload: &'a [u8]) {
-        self.expected.push((sequence, expected));
-        self.payloads.push(payload);
-    }
-
-    /// Payloads so far.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.payloads.len()
-    }
-
-    /// Hashes what was added and starts anew; an error names the first that does
-    /// not match.
-    pub fn finish(&mut self) -> Result<(), RunError> {
-        let hashes = hash::content_many(&self.payloads);
-        let mut pairs = hashes.iter().zip(&self.expected);
-        let wrong = pairs.find(|(hash, (_, expected))| *hash != expected);
-        let wrong = wrong.map(|(_, (sequence, _))| *sequence);
-        self.payloads.clear();
-        self.expected.clear();
-        match wrong {
-            Some(sequence) => Err(RunError::Payload { sequence }),
-            None => Ok(()),
-        }
     }
 }
 

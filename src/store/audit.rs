@@ -9,7 +9,7 @@
 //! counts; what `head.note` says. The first thing that is wrong is named.
 
 mod index;
-mod second;
+pub(super) mod second;
 
 use std::collections::HashMap;
 

@@ -11,9 +11,11 @@ mod load;
 mod mirror;
 mod offline;
 mod past;
+mod prove;
 mod recovery;
 mod review;
 mod rotation;
+mod second;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -441,3 +441,12 @@ impl View {
         Ok(below.name_of_path(path)?)
     }
 }
+
+#[cfg(test)]
+impl View {
+    /// Changes what is in memory behind everybody's back.
+    pub(crate) fn tamper(&self, change: impl FnOnce(&mut Index)) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut index);
+    }
+}

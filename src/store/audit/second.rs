@@ -17,17 +17,21 @@ use crate::store::scan::ScannedGroup;
 use crate::tree::second_opinion::SecondRoot;
 
 /// What is wrong if something is.
-pub(super) const DISAGREE: &str = "a second implementation of the tree computes another root";
+pub(in crate::store) const DISAGREE: &str =
+    "a second implementation of the tree computes another root";
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct SecondOpinion {
+pub(in crate::store) struct SecondOpinion {
     roots: HashMap<u64, SecondRoot>,
 }
 
 impl SecondOpinion {
     /// Takes in a group that was replayed.
-    pub(super) fn see(&mut self, group: &ScannedGroup) -> Result<(), (Position, DecodeError)> {
+    pub(in crate::store) fn see(
+        &mut self,
+        group: &ScannedGroup,
+    ) -> Result<(), (Position, DecodeError)> {
         for record in &group.records {
             if record.header.kind != RecordType::Run {
                 continue;
@@ -44,7 +48,7 @@ impl SecondOpinion {
     }
 
     /// Compares every root; returns how many agree, and the first that does not.
-    pub(super) fn compare(mut self, index: &Index) -> (u64, Option<FirstBad>) {
+    pub(in crate::store) fn compare(mut self, index: &Index) -> (u64, Option<FirstBad>) {
         let mut contexts: Vec<&TailContext> = index.tail.contexts().map(AsRef::as_ref).collect();
         contexts.sort_unstable_by_key(|context| context.state.number);
         let mut agree = 0;

@@ -312,3 +312,13 @@ impl Tail {
         }
     }
 }
+
+#[cfg(test)]
+impl Tail {
+    /// Changes the state of a context behind everybody's back.
+    pub(crate) fn tamper(&mut self, number: u64, change: impl FnOnce(&mut ContextState)) {
+        if let Some(context) = self.contexts.get_mut(&number) {
+            change(&mut Arc::make_mut(context).state);
+        }
+    }
+}

@@ -178,3 +178,114 @@ fn see_tile(number: u64, tile: TileId, hashes: &[Hash], see: &mut SeeRow<'_>) {
     let key = rows::tile_key(number, tile);
     see(Table::Tiles, &key, &rows::put_hashes(hashes.iter()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::ContextId;
+    use crate::run::Accumulator;
+    use crate::store::index::is_tile_node;
+    use crate::store::index::tail::{ContextState, RunAdded};
+
+    /// One context of `size` entries, in runs of 100.
+    fn tail(size: u64) -> Tail {
+        let mut tail = Tail::default();
+        let id = ContextId::new("c").unwrap();
+        tail.touch(ContextState::new(1, Some(id)), true);
+        let mut after = Accumulator::default();
+        while after.size() < size {
+            let (first, mut nodes) = (after.size() + 1, Vec::new());
+            for n in 0..100.min(size - after.size()) {
+                let leaf = crate::hash::content(&(first + n).to_le_bytes());
+                let report = |id, hash| {
+                    if is_tile_node(id) {
+                        nodes.push((id, hash));
+                    }
+                };
+                after.frontier.append_with(leaf, report).unwrap();
+            }
+            let run = RunAdded {
+                place: RunPlace {
+                    first,
+                    last: after.size(),
+                    at: Location::default(),
+                    keys: Default::default(),
+                },
+                after: after.clone(),
+                nodes,
+                requests: vec![(first.to_le_bytes().repeat(2).try_into().unwrap(), first)],
+                payload_bytes: 0,
+            };
+            tail.add_run(1, run).unwrap();
+            tail.add_payload(
+                crate::hash::content(&first.to_be_bytes()),
+                Location::default(),
+            );
+        }
+        tail
+    }
+
+    fn rows(tail: &mut Tail) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let mut see = |table: Table, key: &[u8], value: &[u8]| {
+            rows.push((table as u8, key.to_vec(), value.to_vec()));
+        };
+        tail.pass_on(&mut see).unwrap();
+        tail.rest(&mut see);
+        rows.sort_unstable();
+        rows
+    }
+
+    #[test]
+    fn every_row_is_handed_out_once_and_little_stays() {
+        for size in [1, 15, 16, 4_095, 4_096, 4_097, 8_192, 70_000] {
+            let mut tail = tail(size);
+            let before = tail.contexts[&1].clone();
+            let rows = rows(&mut tail);
+            let runs = size.div_ceil(100);
+            let tiles: usize = before
+                .levels()
+                .map(|(_, _, hashes)| hashes.len().div_ceil(TILE_WIDTH))
+                .sum();
+            assert_eq!(rows.len() as u64, 3 * runs + tiles as u64, "{size}");
+            let mut unique = rows.clone();
+            unique.dedup_by_key(|row| (row.0, row.1.clone()));
+            assert_eq!(unique.len(), rows.len());
+            let context = &tail.contexts[&1];
+            assert_eq!(context.runs.len(), 1);
+            assert!(
+                context
+                    .levels()
+                    .all(|(_, _, hashes)| hashes.len() < TILE_WIDTH)
+            );
+            assert!(tail.requests.is_empty() && tail.payloads.is_empty());
+            let (stored, other) = (crate::hash::content(&1u64.to_be_bytes()), Hash::default());
+            assert!(tail.has_passed_on(&stored, 0) && !tail.has_passed_on(&stored, 1));
+            assert!(!tail.has_passed_on(&other, 0));
+            tail.check_tiles().unwrap();
+        }
+    }
+
+    #[test]
+    fn every_hash_of_a_tile_that_is_wrong_is_found() {
+        let whole = tail(70_000);
+        let levels = whole.contexts[&1].levels.clone();
+        for (level, hashes) in levels.iter().enumerate() {
+            for at in (0..hashes.hashes.len()).step_by(7) {
+                // Not again from the leaves, which would take long.
+                let mut tail = Tail::default();
+                tail.contexts.insert(1, whole.contexts[&1].clone());
+                let context = Arc::make_mut(tail.contexts.get_mut(&1).unwrap());
+                context.levels[level].hashes[at] = Hash::default();
+                assert!(tail.check_tiles().is_err(), "{level} {at}");
+            }
+        }
+        // Or missing.
+        for level in 0..levels.len() {
+            let mut tail = tail(70_000);
+            let context = Arc::make_mut(tail.contexts.get_mut(&1).unwrap());
+            context.levels[level].hashes.pop();
+            assert!(tail.check_tiles().is_err(), "{level}");
+        }
+    }
+}
