@@ -798,10 +798,30 @@ def judge_tree(case):
         check_consistency(old, State(case["to"], root), proof)
 
 
+def judge_entry(case):
+    if "header" in case:
+        header = bytes.fromhex(case["header"])
+        sequence, key, size, payload_hash = parse_header(header)
+        found = sequence, key, size, payload_hash.hex(), keyed("leaf", header).hex()
+        stated = [case[name] for name in ("sequence", "key", "payload", "payload_hash", "leaf")]
+        stated[2] = len(stated[2]) // 2
+        need(list(found) == stated, "a header's fields")
+    else:
+        path = keyed("directory-path", context_id(case["context_id"], Fails).encode())
+        need(path.hex() == case["path_hash"], "a path hash")
+
+
+def judge_hash(case):
+    role = case["derivation_context"].rpartition(" ")[2]
+    found = KEYS[role].hex(), keyed(role, bytes.fromhex(case["input"])).hex()
+    need(found == (case["key"], case["keyed"]), "a hash")
+
+
 # Of these kinds only mirrors have need, not readers of files.
 NOT_NEEDED = ("difference", "right", "root")
 JUDGES = {"proof": judge_file, "evidence": judge_file, "note": judge_note,
-          "directory": judge_directory, "tree": judge_tree}
+          "directory": judge_directory, "tree": judge_tree, "entry": judge_entry,
+          "hashes": judge_hash}
 
 
 def vectors(folder):
