@@ -167,7 +167,7 @@ fn head(world: &World, frame: &[u8]) -> Vec<Act> {
                 .newest_head()
                 .unwrap()
                 .unwrap();
-            let notes = vec![other.note_bytes()];
+            let notes = vec![old.note_bytes()];
             encoded(&Reply::Head { notes })
         }
         Attack::FlippedNote => {

@@ -186,12 +186,13 @@ mod tests {
     use crate::run::Accumulator;
     use crate::store::index::is_tile_node;
     use crate::store::index::tail::{ContextState, RunAdded};
+    use crate::store::record::Position;
 
     /// One context of `size` entries, in runs of 100.
     fn tail(size: u64) -> Tail {
         let mut tail = Tail::default();
         let id = ContextId::new("c").unwrap();
-        tail.touch(ContextState::new(1, Some(id)), true);
+        tail.touch(ContextState::new(1, Some(id), Position::default()), true);
         let mut after = Accumulator::default();
         while after.size() < size {
             let (first, mut nodes) = (after.size() + 1, Vec::new());
