@@ -160,14 +160,14 @@ fn head(world: &World, frame: &[u8]) -> Vec<Act> {
     let noise = || Act::Endless(vec![0; NOISE_BYTES]);
     match world.attack {
         Attack::ReplayedOldHead | Attack::WrongOriginKey => {
-            let old = world
+            let shown = world
                 .other
                 .as_ref()
                 .unwrap()
                 .newest_head()
                 .unwrap()
                 .unwrap();
-            let notes = vec![other.note_bytes()];
+            let notes = vec![shown.note_bytes()];
             encoded(&Reply::Head { notes })
         }
         Attack::FlippedNote => {
