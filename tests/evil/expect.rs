@@ -159,9 +159,7 @@ pub(crate) const fn expect(attack: A) -> Expect {
         A::TwoViews => fork("honest", Kind::Shrunk),
 
         A::WrongOriginName => lie(&["peer: head: head of other.example"]),
-        A::WrongOriginKey => {
-            lie(&["peer: head: no known key signed"]).shown("honest", Some("stranger"))
-        }
+        A::WrongOriginKey => lie(&["peer: head: not signed by"]).shown("honest", Some("stranger")),
         A::WrongNodeKey => cannot(&["This node's key is"]),
 
         A::ForgedDrop => fork("held", Kind::Dropped),

@@ -112,9 +112,8 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         self.check_texts(&head)?;
         let order = head.order();
         let known = &self.known;
-        let before = |known: &Option<SignedHead>| {
-            known.as_ref().is_some_and(|known| order < known.order())
-        };
+        let before =
+            |known: &Option<SignedHead>| known.as_ref().is_some_and(|known| order < known.order());
         if before(&known.complete) || before(&known.pending) {
             let what = "it comes before a head that is held";
             return Err(PeerFault::Rotation { order, what }.into());
