@@ -325,6 +325,15 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         }
         let reply = Reply::decode(frame).map_err(PeerFault::Malformed)?;
         if let Reply::Refused(refusal) = reply {
+            if let Asked::Entries(active) = &asked
+                && !active.extends
+            {
+                // Perhaps it has other runs, since it has another history.
+                let dispute = self.dispute(active, PeerFault::Refused { refusal })?;
+                self.phase = Phase::Accusing;
+                self.requests.insert(id, Asked::Answered);
+                return self.accuse_by_proof(dispute);
+            }
             return Err(match asked {
                 Asked::Consistency(dispute) => dispute.unproven(),
                 Asked::Path(_) => accuse::unproven(),

@@ -37,14 +37,16 @@ struct Claim {
     root: Hash,
 }
 
-/// A span that does not fold, and what is held of its context.
+/// A span that does not fold, or does not come because the peer has other runs,
+/// and what is held of its context.
 #[derive(Debug)]
 pub(super) struct Dispute {
     signed: SignedContext,
     own_size: u64,
     /// What is still to be asked about; never empty while it is open.
     claims: VecDeque<Claim>,
-    error: RunError,
+    /// What it is if the origin is consistent.
+    cause: PeerFault,
 }
 
 impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
@@ -60,17 +62,24 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             if active.extends {
                 return Err(PeerFault::Span { context, error }.into());
             }
-            return Ok(Some(Dispute {
-                signed: active.signed.clone(),
-                own_size: active.own.size(),
-                claims: self.claims(active)?,
-                error,
-            }));
+            return Ok(Some(
+                self.dispute(active, PeerFault::Span { context, error })?,
+            ));
         }
         match invalid_under_root(active, span) {
             Ok(Some(error)) => Err(OriginFault::InvalidEntries { context, error }.into()),
             Ok(None) | Err(_) => Err(PeerFault::Span { context, error }.into()),
         }
+    }
+
+    /// Opens a dispute about a context of which a part is held.
+    pub(super) fn dispute(&self, active: &Active, cause: PeerFault) -> Result<Dispute, SyncError> {
+        Ok(Dispute {
+            signed: active.signed.clone(),
+            own_size: active.own.size(),
+            claims: self.claims(active)?,
+            cause,
+        })
     }
 
     /// What was signed of the context before, newest first, and at last what is
@@ -134,11 +143,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 Err(disputed(&what))
             }
             // The origin is consistent: it was the peer who changed the runs.
-            (None, _) if claim.size == dispute.own_size => Err(PeerFault::Span {
-                context: dispute.signed.id.to_string(),
-                error: dispute.error,
-            }
-            .into()),
+            (None, _) if claim.size == dispute.own_size => Err(dispute.cause.into()),
             (None, _) => self.accuse_by_proof(dispute),
         }
     }
@@ -156,7 +161,11 @@ impl Dispute {
 
     /// The peer has no proof.
     pub(super) fn unproven(&self) -> SyncError {
-        disputed(&format!("context {}: {}", self.signed.id, self.error))
+        match &self.cause {
+            // Whoever does not serve a head any more has no proof for it either.
+            PeerFault::Refused { refusal } => PeerFault::Refused { refusal: *refusal }.into(),
+            cause => disputed(&cause.to_string()),
+        }
     }
 
     /// The claim that the answer is about, and the proof if it refutes it.

@@ -4,7 +4,7 @@
 use super::{large, ledger, texts};
 use crate::hash;
 use crate::head::sign_head;
-use crate::sync::message::{Kind, Reply, Request};
+use crate::sync::message::{Kind, Reply};
 use crate::sync::testing::{Dice, End, FakeLedger, FakeMirror, Pair, signer};
 use crate::sync::{LocalFault, OriginFault, PeerFault, SyncError};
 
