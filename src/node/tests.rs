@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::mirror::{CatchUp, CatchUpError, catch_up};
 use super::quic::{self, CloseCode, client_config_from};
-use super::serve::{ServeLimits, serve};
+use super::serve::{ServeLimits, Shown, serve};
 use super::tls::{self, NodeId, NodeKey, SERVER_NAME};
 use crate::entry::{ContextId, Draft};
 use crate::ledger::{ReadLedger, StoreMirror};
@@ -20,6 +20,8 @@ use crate::store::{Clock, Store, StoreOptions, StoreRole, create};
 use crate::sync::message::{Reply, Request};
 use crate::sync::testing::{FakeLedger, FakeMirror, signer};
 use crate::sync::{Outcome, PeerFault, Report, SyncError};
+
+mod audit;
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SHORT: Duration = Duration::from_millis(200);
@@ -37,11 +39,28 @@ struct Server {
 
 impl Server {
     fn new<L: ReadLedger + 'static>(ledger: L, allowed: &[NodeId], limits: ServeLimits) -> Self {
+        Self::with(ledger, allowed, limits, None)
+    }
+
+    fn hearing<L: ReadLedger + 'static>(
+        ledger: L,
+        allowed: &[NodeId],
+        shown: Option<Shown>,
+    ) -> Self {
+        Self::with(ledger, allowed, ServeLimits::default(), shown)
+    }
+
+    fn with<L: ReadLedger + 'static>(
+        ledger: L,
+        allowed: &[NodeId],
+        limits: ServeLimits,
+        shown: Option<Shown>,
+    ) -> Self {
         let endpoint = quic::listen(LOCALHOST, &key(1), allowed.iter().copied()).unwrap();
         let address = endpoint.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { _ = stopped.await };
-        let task = tokio::spawn(serve(endpoint, Arc::new(ledger), limits, None, shutdown));
+        let task = tokio::spawn(serve(endpoint, Arc::new(ledger), limits, shown, shutdown));
         Self {
             address,
             stop: Some(stop),

@@ -147,7 +147,7 @@ enum Phase<'m, M: ReadMirror + ?Sized> {
     /// The source shows less than is held.
     Older(Box<older::Older<'m, M>>),
     Fetch,
-    /// A span does not fold, or is refused: a consistency proof tells who lied.
+    /// A span does not fold: a consistency proof tells who lied.
     Accusing,
     /// The origin signed two histories: what proves it is being fetched.
     Tracing(Box<accuse::Case<'m, M>>),
@@ -325,16 +325,20 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         }
         let reply = Reply::decode(frame).map_err(PeerFault::Malformed)?;
         if let Reply::Refused(refusal) = reply {
-            return match asked {
-                Asked::Consistency(dispute) => Err(dispute.unproven()),
-                Asked::Path(_) => Err(accuse::unproven()),
-                Asked::Entries(active) => {
-                    self.blame_refusal(&active, refusal)?;
-                    self.requests.insert(id, Asked::Answered);
-                    Ok(())
-                }
-                _ => Err(PeerFault::Refused { refusal }.into()),
-            };
+            if let Asked::Entries(active) = &asked
+                && !active.extends
+            {
+                // Perhaps it has other runs, since it has another history.
+                let dispute = self.dispute(active, PeerFault::Refused { refusal })?;
+                self.phase = Phase::Accusing;
+                self.requests.insert(id, Asked::Answered);
+                return self.accuse_by_proof(dispute);
+            }
+            return Err(match asked {
+                Asked::Consistency(dispute) => dispute.unproven(),
+                Asked::Path(_) => accuse::unproven(),
+                _ => PeerFault::Refused { refusal }.into(),
+            });
         }
         match (&mut asked, reply) {
             (Asked::Head { answered }, Reply::Head { notes }) => {

@@ -55,6 +55,10 @@ macro_rules! for_each_attack {
             InvalidEntries = invalid_entries,
             /// A signed node that breaks a rule of directories.
             InvalidDirectory = invalid_directory,
+            /// A rotation to a new key that the new key did not sign.
+            HalfRotation = half_rotation,
+            /// A head that is no rotation, in front of the newest one.
+            HeadBeforeHead = head_before_head,
             /// A signed head of a later term.
             LaterTerm = later_term,
 
@@ -119,6 +123,8 @@ macro_rules! for_each_attack {
             LiesInConsistency = lies_in_consistency,
             /// The proof has a flipped byte.
             FailingProof = failing_proof,
+            /// Nothing is answered, for ever.
+            MuteConsistency = mute_consistency,
             /// The proof is about other sizes.
             EchoConsistency = echo_consistency,
 

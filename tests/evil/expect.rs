@@ -111,6 +111,14 @@ const fn fine(leaves: Leaves) -> Expect {
     }
 }
 
+/// The source shows less than the mirror holds, and that is all.
+const fn behind() -> Expect {
+    Expect {
+        says: &["older head"],
+        ..fine(Leaves::Before)
+    }
+}
+
 impl Expect {
     const fn empty(self) -> Self {
         Self {
@@ -146,36 +154,29 @@ pub(crate) const fn expect(attack: A) -> Expect {
         A::SameEpochTwoTexts => fork("two_texts", Kind::TwoTexts),
         A::ShrunkContext => fork("shrunk", Kind::Shrunk),
         A::DroppedContext => fork("dropped", Kind::Dropped),
-        A::Shrink => Expect {
-            says: &["older head"],
-            ..fine(Leaves::Before).shown("older", None)
-        },
+        A::Shrink => behind().shown("older", None),
         A::ShrinkThenDiverge => fork("older_diverged", Kind::Shrunk),
         A::ReplayedOldHead => Expect {
-            says: &["older head"],
             pulls: 3,
-            ..fine(Leaves::Before).shown("honest", Some("before"))
+            ..behind().shown("honest", Some("before"))
         },
         A::TwoViews => fork("honest", Kind::Shrunk),
 
         A::WrongOriginName => lie(&["peer: head: head of other.example"]),
-        A::WrongOriginKey => {
-            lie(&["peer: head: no known key signed"]).shown("honest", Some("stranger"))
-        }
+        A::WrongOriginKey => lie(&["peer: head: not signed by"]).shown("honest", Some("stranger")),
         A::WrongNodeKey => cannot(&["This node's key is"]),
 
         A::ForgedDrop => fork("held", Kind::Dropped),
         A::InflatedCounts => lie(&["origin: directory: "]),
         A::SameRootOtherCounts => fork("held", Kind::Counts),
-        A::FewerCounts => Expect {
-            stores: ("held", Some("before")),
-            ..fork("held", Kind::Counts)
-        },
+        A::FewerCounts => fork("held", Kind::Counts).shown("held", Some("before")),
         A::InvalidEntries => Expect {
             later: Some(Kind::Dropped),
             ..lie(&["origin: context forged holds invalid entries"]).shown("held", None)
         },
         A::InvalidDirectory => lie(&["origin: "]),
+        A::HalfRotation => lie(&["peer: "]),
+        A::HeadBeforeHead => lie(&["peer: "]).shown("honest", Some("before")),
         A::LaterTerm => cannot(&["local: the origin is in term 2"]),
 
         A::FlippedNote => lie(&["peer: head: ", "does not verify"]),
@@ -207,6 +208,13 @@ pub(crate) const fn expect(attack: A) -> Expect {
         }
         A::LiesInConsistency => hidden(&["peer: disputed: context"]).shown("rewrite", Some("held")),
 
+        A::MuteConsistency => Expect {
+            status: &[3],
+            ..hidden(&["timed out: the whole sync"])
+                .shown("rewrite", None)
+                .slow()
+        },
+
         A::EndlessHeads => lie(&["peer: surplus frames after the head"]),
         A::EndlessNodes => lie(&["peer: surplus frames after the nodes"]),
         A::EndlessSpans => lie(&["peer: surplus frames after the entries"]),
@@ -224,10 +232,7 @@ pub(crate) const fn expect(attack: A) -> Expect {
 
         A::RefusesEverything => cannot(&["peer: refused: NotServed"]),
         A::ResetsEverything => cannot(&["broke off an answer with code 5"]),
-        A::ClaimsNothing => Expect {
-            says: &["older head"],
-            ..fine(Leaves::Before)
-        },
+        A::ClaimsNothing => behind(),
         A::ClosesAtRandom => Expect {
             status: &[0, 3],
             leaves: Leaves::Either,

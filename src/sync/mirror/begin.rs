@@ -27,7 +27,10 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         self.read_keys()?;
         let complete = self.ledger.complete_head().map_err(LocalFault::read)?;
         let (mut pending, mut openings) = (None, Vec::new());
-        if let Some(seen) = self.ledger.pending_head().map_err(LocalFault::read)? {
+        // What is complete was chosen; an unfinished head may be of the other branch.
+        if let Some(seen) = self.ledger.pending_head().map_err(LocalFault::read)?
+            && !self.resolved
+        {
             pending = Some(seen.head);
             openings = seen.openings;
         }
@@ -79,6 +82,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         self.shown = Some(head.clone());
         match (to_complete, to_pending) {
             (Relation::Older, _) => self.review(Holder::Complete),
+            // A rotation that is known comes after it.
+            (Relation::Newer, _) if self.keys.is_beyond(&head) => {
+                self.ending = Some(Outcome::Behind);
+                Ok(())
+            }
             // What is held contains it.
             (Relation::Same, Relation::Older) => {
                 self.ending = Some(Outcome::Behind);

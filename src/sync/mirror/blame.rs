@@ -1,4 +1,4 @@
-//! Layer 3. Whose fault it is when a span is refused, by this side or by the peer.
+//! Layer 3. Whose fault it is when a span is refused.
 //!
 //! A peer can change any byte, so most faults are the peer's. Two are not:
 //! * header bytes that fold into the signed root and break a rule: nobody but
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use super::accuse::{Holder, disputed};
 use super::fetch::Active;
 use super::{
-    Asked, LocalFault, Mirror, OriginFault, PeerFault, Phase, ReadMirror, Reply, Request, SyncError,
+    Asked, LocalFault, Mirror, OriginFault, PeerFault, ReadMirror, Reply, Request, SyncError,
 };
 use crate::directory::Aim;
 use crate::directory::path::{Found, find};
@@ -25,7 +25,6 @@ use crate::evidence::Rewritten;
 use crate::hash::Hash;
 use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SEQUENCE_MAX};
 use crate::run::{RUN_VERSION, RunError, SPAN_VERSION, SignedContext};
-use crate::sync::message::Refusal;
 use crate::tree::range::root_with_right;
 use crate::tree::{Frontier, TreeSize, consistency};
 
@@ -38,25 +37,16 @@ struct Claim {
     root: Hash,
 }
 
-/// A span that does not fold, and what is held of its context.
+/// A span that does not fold, or does not come because the peer has other runs,
+/// and what is held of its context.
 #[derive(Debug)]
 pub(super) struct Dispute {
     signed: SignedContext,
     own_size: u64,
     /// What is still to be asked about; never empty while it is open.
     claims: VecDeque<Claim>,
-    cause: Cause,
-}
-
-/// Why there is a dispute.
-#[derive(Debug)]
-enum Cause {
-    /// A span that this side refused.
-    Span(RunError),
-    /// The peer does not serve what its own head implies. Stored runs end at
-    /// every signed size: a ledger without an end where this mirror stands has
-    /// another history, or is broken.
-    Refused(Refusal),
+    /// What it is if the origin is consistent.
+    cause: PeerFault,
 }
 
 impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
@@ -72,12 +62,9 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             if active.extends {
                 return Err(PeerFault::Span { context, error }.into());
             }
-            return Ok(Some(Dispute {
-                signed: active.signed.clone(),
-                own_size: active.own.size(),
-                claims: self.claims(active)?,
-                cause: Cause::Span(error),
-            }));
+            return Ok(Some(
+                self.dispute(active, PeerFault::Span { context, error })?,
+            ));
         }
         match invalid_under_root(active, span) {
             Ok(Some(error)) => Err(OriginFault::InvalidEntries { context, error }.into()),
@@ -85,23 +72,13 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         }
     }
 
-    /// Judges a peer that does not serve what follows the own entries: asks it
-    /// whether its history is another one.
-    pub(super) fn blame_refusal(
-        &mut self,
-        active: &Active,
-        refusal: Refusal,
-    ) -> Result<(), SyncError> {
-        let claims = self.claims(active)?;
-        if active.extends || claims.is_empty() {
-            return Err(PeerFault::Refused { refusal }.into());
-        }
-        self.phase = Phase::Accusing;
-        self.accuse_by_proof(Dispute {
+    /// Opens a dispute about a context of which a part is held.
+    pub(super) fn dispute(&self, active: &Active, cause: PeerFault) -> Result<Dispute, SyncError> {
+        Ok(Dispute {
             signed: active.signed.clone(),
             own_size: active.own.size(),
-            claims,
-            cause: Cause::Refused(refusal),
+            claims: self.claims(active)?,
+            cause,
         })
     }
 
@@ -166,7 +143,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 Err(disputed(&what))
             }
             // The origin is consistent: it was the peer who changed the runs.
-            (None, _) if claim.size == dispute.own_size => Err(dispute.disproven()),
+            (None, _) if claim.size == dispute.own_size => Err(dispute.cause.into()),
             (None, _) => self.accuse_by_proof(dispute),
         }
     }
@@ -185,17 +162,9 @@ impl Dispute {
     /// The peer has no proof.
     pub(super) fn unproven(&self) -> SyncError {
         match &self.cause {
-            Cause::Span(error) => disputed(&format!("context {}: {error}", self.signed.id)),
-            Cause::Refused(refusal) => PeerFault::Refused { refusal: *refusal }.into(),
-        }
-    }
-
-    /// The peer has proven that there is nothing to accuse the origin of.
-    fn disproven(self) -> SyncError {
-        let context = self.signed.id.to_string();
-        match self.cause {
-            Cause::Span(error) => PeerFault::Span { context, error }.into(),
-            Cause::Refused(refusal) => PeerFault::Refused { refusal }.into(),
+            // Whoever does not serve a head any more has no proof for it either.
+            PeerFault::Refused { refusal } => PeerFault::Refused { refusal: *refusal }.into(),
+            cause => disputed(&cause.to_string()),
         }
     }
 

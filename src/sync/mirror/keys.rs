@@ -44,6 +44,12 @@ impl Keys {
         KeyChain::open(&self.pinned, &self.notes())
     }
 
+    /// True if a head comes before a rotation that is known.
+    pub(super) fn is_beyond(&self, head: &SignedHead) -> bool {
+        let newest = self.rotations.last();
+        newest.is_some_and(|newest| head.order() < newest.order())
+    }
+
     /// The rotation that ended a key.
     fn end_of(&self, key: &VerifierKey) -> Option<&SignedHead> {
         let ends = |head: &&SignedHead| old_key(head).is_some_and(|old| old == key);
@@ -179,10 +185,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         let held = [&self.known.complete, &self.known.pending];
         let held = held.into_iter().flatten().chain(&self.keys.rotations);
         let notes = self.keys.notes();
-        let evidence = held
-            .filter(|held| held.head() != shown.head())
-            .find_map(|held| Evidence::of_heads(&notes, &[], held, shown));
-        match evidence {
+        let found = held.filter_map(|held| Evidence::of_heads(&notes, &[], held, shown));
+        let found: Vec<Evidence> = found.collect();
+        // A head may contradict one that its key never counted for.
+        let proven = found.iter().find(|e| e.verify(&self.keys.pinned).is_ok());
+        match proven.or(found.first()).cloned() {
             Some(evidence) => Err(self.accuse(evidence)),
             None => Ok(()),
         }

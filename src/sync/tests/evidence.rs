@@ -4,7 +4,7 @@ use super::{large, texts};
 use crate::directory::Opening;
 use crate::evidence::{Evidence, Kind, Verdict};
 use crate::ledger::ReadMirror;
-use crate::sync::message::{Kind as Frame, Reply, Request};
+use crate::sync::message::{Reply, Request};
 use crate::sync::testing::{End, FakeLedger, FakeMirror, Pair};
 use crate::sync::{LocalFault, Outcome, PeerFault, SyncError};
 
@@ -216,7 +216,7 @@ fn a_pending_head_counts_as_a_complete_one() {
         let error = Pair::new(&other, &store_of_newer).sync().error();
         assert_eq!(forked(error, &other).kind, Kind::Dropped);
         // Going on is no contradiction.
-        Pair::new(&newer, &store).sync().error();
+        Pair::new(&newer, &store).sync().report();
         Pair::new(&second, &cut_under(&first, &second, items))
             .sync()
             .report();
@@ -232,15 +232,13 @@ fn without_its_proof_a_contradiction_is_disputed() {
     ] {
         let honest = mirror_of(&held);
         let mut pair = Pair::new(&other, &honest);
-        let verdict = forked(pair.sync().error(), &other);
+        let SyncError::Forked(fork) = pair.sync().error() else {
+            panic!("no evidence");
+        };
         let frames = pair.kinds.len();
         // The proof, and the nodes of the path, are the last that is asked for.
-        let proof = usize::from(verdict.kind == Kind::Rewritten);
-        let asked = |kinds: &[(Frame, usize)]| {
-            let last = kinds.iter().rev();
-            last.take_while(|k| k.0 == Frame::Nodes).count() + proof
-        };
-        let last = asked(&pair.kinds);
+        let context = fork.evidence.context.unwrap();
+        let last = context.later_directory.nodes.len() + usize::from(context.rewritten.is_some());
         assert!(last > 1);
         for target in frames - last..frames {
             for how in 0..4 {

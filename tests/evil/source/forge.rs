@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use converge_ledger::directory::{Change, MemoryDirectory, Node, Opening, Slot, apply, empty_root};
 use converge_ledger::entry::{ContextId, Draft};
 use converge_ledger::hash::Hash;
-use converge_ledger::head::Head;
+use converge_ledger::head::{Head, Rotation};
 use converge_ledger::ledger::{OpenedNode, ReadLedger as _};
 use converge_ledger::note::{Note, OriginName, SignerKey};
 use converge_ledger::run::RunBuilder;
@@ -25,7 +25,7 @@ const CONTEXTS_MAX: usize = 1000;
 /// A head, and what it stands on if that is forged too.
 #[derive(Debug, Default)]
 pub(crate) struct Forged {
-    note: Vec<u8>,
+    notes: Vec<Vec<u8>>,
     nodes: HashMap<Hash, OpenedNode>,
     entries: Vec<Vec<u8>>,
 }
@@ -35,7 +35,7 @@ impl Forged {
     pub(crate) fn answer(&self, request: &Request) -> Option<Vec<Vec<u8>>> {
         match request {
             Request::Head { .. } => {
-                let notes = vec![self.note.clone()];
+                let notes = self.notes.clone();
                 Some(vec![Reply::Head { notes }.encode().unwrap()])
             }
             Request::Nodes { hashes } if !self.nodes.is_empty() => {
@@ -69,6 +69,17 @@ pub(crate) fn forge(
         Attack::WrongOriginName => head.origin = OriginName::new("other.example").unwrap(),
         Attack::InflatedCounts | Attack::SameRootOtherCounts => head.entries += 1,
         Attack::LaterTerm => head.term += 1,
+        Attack::HeadBeforeHead => {}
+        Attack::HalfRotation => {
+            // Later than what the mirror holds, before the newest.
+            head.epoch -= 2;
+            head.rotation = Some(Rotation {
+                old: signer.verifier().clone(),
+                new: SignerKey::from_seed(head.origin.clone(), &[5; 32])
+                    .verifier()
+                    .clone(),
+            });
+        }
         Attack::FewerCounts => {
             let older = other.unwrap().newest_head().unwrap().unwrap();
             head.directory_root = older.head().directory_root;
@@ -98,7 +109,15 @@ pub(crate) fn forge(
         }
         _ => return None,
     }
-    forged.note = sign(&head, signer);
+    let notes = match attack {
+        Attack::HalfRotation => vec![sign(&head, signer), shown.note_bytes()],
+        Attack::HeadBeforeHead => {
+            let older = other.unwrap().newest_head().unwrap().unwrap();
+            vec![older.note_bytes(), shown.note_bytes()]
+        }
+        _ => vec![sign(&head, signer)],
+    };
+    forged.notes = notes;
     Some(forged)
 }
 

@@ -57,6 +57,8 @@ const fn place(attack: Attack) -> Place {
         | A::FewerCounts
         | A::InvalidEntries
         | A::InvalidDirectory
+        | A::HalfRotation
+        | A::HeadBeforeHead
         | A::LaterTerm
         | A::Flood => Place::Beside,
         A::ReplayedOldHead
@@ -99,9 +101,11 @@ const fn place(attack: Attack) -> Place {
         A::FlippedOutsidePayload | A::WithheldPayload | A::EchoPayload | A::EndlessPayloads => {
             Place::Payloads
         }
-        A::RefusesConsistency | A::LiesInConsistency | A::FailingProof | A::EchoConsistency => {
-            Place::Consistency
-        }
+        A::RefusesConsistency
+        | A::LiesInConsistency
+        | A::FailingProof
+        | A::MuteConsistency
+        | A::EchoConsistency => Place::Consistency,
         A::RefusesEverything | A::ResetsEverything | A::ClosesAtRandom => Place::Everywhere,
     }
 }
@@ -160,14 +164,14 @@ fn head(world: &World, frame: &[u8]) -> Vec<Act> {
     let noise = || Act::Endless(vec![0; NOISE_BYTES]);
     match world.attack {
         Attack::ReplayedOldHead | Attack::WrongOriginKey => {
-            let old = world
+            let shown = world
                 .other
                 .as_ref()
                 .unwrap()
                 .newest_head()
                 .unwrap()
                 .unwrap();
-            let notes = vec![old.note_bytes()];
+            let notes = vec![shown.note_bytes()];
             encoded(&Reply::Head { notes })
         }
         Attack::FlippedNote => {
@@ -402,6 +406,7 @@ fn consistency(world: &World, frame: &[u8]) -> Vec<Act> {
         Attack::RefusesConsistency => {
             return encoded(&Reply::Refused(Refusal::NotServed));
         }
+        Attack::MuteConsistency => return vec![Act::Silence],
         Attack::LiesInConsistency => {
             let held = world.other.as_ref().unwrap();
             from_root = held.root_at(&context, from).unwrap();
