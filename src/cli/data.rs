@@ -159,6 +159,8 @@ impl DataDir {
     }
 
     fn try_open(&self, mut options: StoreOptions) -> Result<Opened, StoreError> {
+        // A directory without a store is not even locked.
+        store::peek(self.disk())?;
         let opened = {
             let (_bar, progress) = self.opening_bar();
             options.progress = Some(progress);
@@ -186,8 +188,9 @@ impl DataDir {
         };
         match recovered {
             Ok(()) => (),
-            Err(error) if error.is_verification_failure() => return Err(self.named(error)),
+            // It must not sign; it can be read all the same.
             Err(error @ StoreError::Frozen(_)) => tracing::warn!(%error),
+            Err(error) if error.is_verification_failure() => return Err(self.named(error)),
             Err(error) => tracing::info!(%error, "reading without recovery"),
         }
         // Not the view of the store that was closed: others may write its index

@@ -111,12 +111,6 @@ impl CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        if error.is_verification_failure() {
-            return Self::verification(&error).hint(
-                "Nothing was changed. Run `audit` for the first bad entry; \
-                 restore the directory from a mirror or a copy.",
-            );
-        }
         if matches!(error, StoreError::Frozen(_)) {
             return Self::new(FROZEN, &error).hint(
                 "Nothing was signed or stored. If this directory is an old copy, put the newest \
@@ -124,6 +118,12 @@ impl From<StoreError> for CliError {
                  same key signs elsewhere, stop one of the two for ever. What is here can still \
                  be read; mirrors have the rest: `snapshot` takes contexts out of one, `load` \
                  puts them into a store with a new key.",
+            );
+        }
+        if error.is_verification_failure() {
+            return Self::verification(&error).hint(
+                "Nothing was changed. Run `audit` for the first bad entry; \
+                 restore the directory from a mirror or a copy.",
             );
         }
         let hint = match &error {

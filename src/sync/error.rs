@@ -198,7 +198,7 @@ pub enum LocalFault {
     },
     /// The origin signed two histories, and no operator has said yet which of
     /// them is to be followed.
-    #[error("the origin signed two histories (evidence {evidence}): {verdict}")]
+    #[error("forked, and nothing is pulled until `resolve` names the branch: {verdict}")]
     Forked {
         /// BLAKE3 of the evidence file.
         evidence: Hash,

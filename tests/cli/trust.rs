@@ -189,10 +189,14 @@ fn a_fork_leaves_evidence() {
     // The other copy has gone on by itself, and further.
     append(place, "other", "packages", "another");
     append(place, "other", "packages", "and one more");
+    copy_dir(&place.path("other"), &place.path("third"));
     {
         let server = pair.serve("other");
         pair.pull(&server).refuses(1, "two histories");
     }
+    // The mirror's note has shown the other copy that it is one.
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    place.run("other", &one).refuses(4, "there are two histories");
     let evidence = pair.evidence();
     assert_eq!(evidence.len(), 1, "{evidence:?}");
     let mut verify = command();
@@ -238,8 +242,8 @@ fn a_fork_leaves_evidence() {
     drop(server);
     assert_eq!(place.size("m", "packages"), 2002);
     // The other branch is known by now: refused, without more evidence.
-    append(place, "other", "packages", "still here");
-    let server = pair.serve("other");
+    append(place, "third", "packages", "still here");
+    let server = pair.serve("third");
     pair.pull(&server).refuses(1, "");
     assert_eq!(pair.evidence().len(), 1);
 }

@@ -56,6 +56,9 @@ pub(super) fn run(data: &DataDir, from: &str, arguments: &AuditArguments) -> Res
             ..RemoteAuditOptions::default()
         },
     };
+    if data.peek_if_any()?.is_none() {
+        data.prepare_new()?;
+    }
     let key = data.node_key(true)?;
     let bar = progress::bar(None);
     let runtime = Runtime::new()
