@@ -25,6 +25,7 @@ mod process;
 mod support;
 
 use std::fmt::Write as _;
+use std::process::Command;
 use std::time::Duration;
 
 use attack::Attack;
@@ -79,6 +80,18 @@ fn the_source_was_built_of_the_same_list() {
         names,
         "the evil source is older than these tests: cargo build --example evil-source"
     );
+}
+
+/// The bound of addresses is one: what allocates more is stopped.
+#[test]
+fn more_memory_than_is_allowed_cannot_be_had() {
+    let copy = |block: &str| {
+        let mut copy = Command::new("dd");
+        copy.args(["if=/dev/zero", "of=/dev/null", "count=1", block]);
+        process::bounded(&copy).status
+    };
+    assert_eq!(copy("bs=1M"), 0);
+    assert_ne!(copy("bs=128M"), 0);
 }
 
 /// Makes one thing in an observation another.
