@@ -175,8 +175,10 @@ pub(crate) const fn expect(attack: A) -> Expect {
             ..lie(&["origin: context forged holds invalid entries"]).shown("held", None)
         },
         A::InvalidDirectory => lie(&["origin: "]),
-        A::HalfRotation => lie(&["peer: "]),
-        A::HeadBeforeHead => lie(&["peer: "]).shown("honest", Some("before")),
+        A::HalfRotation => lie(&["peer: head: not signed by"]),
+        A::HeadBeforeHead => {
+            lie(&["peer: ", "a plain head before the newest"]).shown("honest", Some("before"))
+        }
         A::LaterTerm => cannot(&["local: the origin is in term 2"]),
 
         A::FlippedNote => lie(&["peer: head: ", "does not verify"]),

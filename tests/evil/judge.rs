@@ -8,9 +8,9 @@ use converge_ledger::evidence::Kind;
 use crate::expect::{Expect, Leaves};
 use crate::flow::{Evidence, Observed, State};
 
-/// What a mirror may ever have resident; an honest sync of these stores has
-/// about 36 MiB.
-pub(crate) const RESIDENT_KIB_MAX: u64 = 64 << 10;
+/// What a mirror may ever have resident; an honest sync of these stores, from
+/// nothing, has 22 MiB.
+pub(crate) const RESIDENT_KIB_MAX: u64 = 32 << 10;
 /// What a pull may take, on a machine that is busy.
 const PULL_MAX: Duration = Duration::from_secs(20);
 

@@ -10,6 +10,8 @@
 
 // Helpers of tests fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// What every attack came to, for whoever runs them with --nocapture.
+#![allow(clippy::print_stdout)]
 
 #[macro_use]
 mod attack;
@@ -23,6 +25,7 @@ mod process;
 mod support;
 
 use std::fmt::Write as _;
+use std::process::Command;
 use std::time::Duration;
 
 use attack::Attack;
@@ -35,10 +38,17 @@ fn carry_out(attack: Attack) {
     let expect = expect(attack);
     let seen = observe(attack, &expect);
     let wrong = judge(&expect, &seen);
-    let took = seen.longest.as_millis();
-    let status: Vec<i32> = seen.pulls.iter().map(|pull| pull.status).collect();
-    let name = attack.name();
-    println!("{name}: {status:?}, {took} ms, {} KiB", seen.peak_kib);
+    let (name, took) = (attack.name(), seen.longest.as_millis());
+    for pull in &seen.pulls {
+        let said = pull.stderr.lines().next().unwrap_or_default();
+        println!("{name}: {} {said}", pull.status);
+    }
+    let addresses = seen.pulls.iter().map(|pull| pull.addresses_kib).max();
+    let addresses = addresses.unwrap_or_default();
+    println!(
+        "{name}: {took} ms, {} KiB of {addresses} KiB",
+        seen.peak_kib
+    );
     let mut text = String::new();
     for what in &wrong {
         writeln!(text, "- {what}").unwrap();
@@ -70,6 +80,18 @@ fn the_source_was_built_of_the_same_list() {
         names,
         "the evil source is older than these tests: cargo build --example evil-source"
     );
+}
+
+/// The bound of addresses is one: what allocates more is stopped.
+#[test]
+fn more_memory_than_is_allowed_cannot_be_had() {
+    let copy = |block: &str| {
+        let mut copy = Command::new("dd");
+        copy.args(["if=/dev/zero", "of=/dev/null", "count=1", block]);
+        process::bounded(&copy).status
+    };
+    assert_eq!(copy("bs=1M"), 0);
+    assert_ne!(copy("bs=128M"), 0);
 }
 
 /// Makes one thing in an observation another.
@@ -144,7 +166,7 @@ fn the_judge_is_not_content_with_anything_else() {
 
     let spoils: [(&str, Spoil); 14] = [
         ("panicked", |seen| {
-            seen.pulls[0].stderr.push_str("panicked at")
+            seen.pulls[0].stderr.push_str("panicked at");
         }),
         ("memory", |seen| seen.peak_kib = RESIDENT_KIB_MAX + 1),
         ("memory", |seen| seen.peak_kib = 0),
@@ -161,7 +183,7 @@ fn the_judge_is_not_content_with_anything_else() {
         ("the bystander has", |seen| seen.bystander_evidence = 1),
         ("the honest source", |seen| seen.second.0 = 3),
         ("after the honest source", |seen| {
-            seen.at_last.0.contexts.clear()
+            seen.at_last.0.contexts.clear();
         }),
         ("audit failed at last", |seen| seen.at_last.1 = false),
         ("the bystander", |seen| seen.bystander.1.clear()),

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::attack::Attack;
 
 /// Addresses a mirror may have: an allocation of what a hostile length promises
-/// fails at once. An honest sync of these stores has about 340 MiB of them.
-const VIRTUAL_KIB_MAX: u64 = 512 << 10;
+/// fails at once. An honest sync of these stores, from nothing, has 46 MiB.
+const VIRTUAL_KIB_MAX: u64 = 96 << 10;
 /// How often the resident memory is looked at. A peak of the last moments may
 /// be missed; the bound of addresses misses nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -28,6 +28,7 @@ pub(crate) struct Bounded {
     pub(crate) stderr: String,
     pub(crate) elapsed: Duration,
     pub(crate) resident_kib: u64,
+    pub(crate) addresses_kib: u64,
 }
 
 /// Runs a command with a bound on its addresses.
@@ -42,8 +43,10 @@ pub(crate) fn bounded(command: &Command) -> Bounded {
             None => shell.env_remove(name),
         };
     }
-    // Otherwise every thread reserves 64 MiB, and the bound were as loose.
+    // Otherwise every thread reserves 64 MiB, and the bound were as loose; and
+    // a machine with many processors has a stack for each.
     shell.env("MALLOC_ARENA_MAX", "1");
+    shell.env("TOKIO_WORKER_THREADS", "2");
     shell
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -56,9 +59,11 @@ pub(crate) fn bounded(command: &Command) -> Bounded {
         stderr.read_to_string(&mut text).map(|_| text)
     });
     let status_file = format!("/proc/{}/status", child.id());
-    let mut resident_kib = 0;
+    let (mut resident_kib, mut addresses_kib) = (0, 0);
     let status = loop {
-        resident_kib = resident_kib.max(peak_kib(&status_file));
+        let text = fs::read_to_string(&status_file).unwrap_or_default();
+        resident_kib = peak_kib(&text, "VmHWM:").max(resident_kib);
+        addresses_kib = peak_kib(&text, "VmPeak:").max(addresses_kib);
         if let Some(status) = child.try_wait().unwrap() {
             break status.code().unwrap_or(-1);
         }
@@ -74,13 +79,13 @@ pub(crate) fn bounded(command: &Command) -> Bounded {
         stderr: said.join().unwrap().unwrap(),
         elapsed: start.elapsed(),
         resident_kib,
+        addresses_kib,
     }
 }
 
-/// The most a process ever had resident; 0 once it has gone.
-fn peak_kib(status_file: &str) -> u64 {
-    let text = fs::read_to_string(status_file).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+/// The most a process ever had, of its status; 0 once it has gone.
+fn peak_kib(status: &str, what: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
     let number = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
     number.map_or(0, |number| number.parse().unwrap())
 }
