@@ -27,8 +27,8 @@ const COUNTS: [(&str, usize, usize); 13] = [
     ("tiles", 5, 11),
     ("note", 12, 26),
     ("directory", 15, 26),
-    ("log", 15, 37),
-    ("index", 18, 61),
+    ("log", 15, 40),
+    ("index", 21, 68),
     ("archive", 1, 45),
 ];
 

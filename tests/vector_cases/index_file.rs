@@ -140,7 +140,7 @@ impl IndexFile {
     pub(crate) fn rows(&self) -> Rows {
         let transaction = self.db.begin_read().unwrap();
         let mut rows = Rows::new();
-        for table in 1..=11 {
+        for table in 1..=12 {
             let of = transaction.open_table(definition(table)).unwrap();
             for row in of.iter().unwrap() {
                 let (key, row) = row.unwrap();

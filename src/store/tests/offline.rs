@@ -6,6 +6,7 @@ use crate::hash::Hash;
 use crate::run::Accumulator;
 use crate::store::disk::{Access, Disk, Fault, FaultKind};
 use crate::store::index::checkpoint::Checkpoint;
+use crate::store::index::heads::HeadRow;
 use crate::store::index::rows::IndexKeys;
 use crate::store::index::tail::{Retired, RunAdded, Tail};
 use crate::store::index::{ContextState, Index, Location, StateRow, TailContext};
@@ -180,19 +181,19 @@ const MISSING: &str = "rows are missing";
 fn a_lie_about_contexts_is_found() {
     let lies = Lies::new();
     let many = lies.many().state.clone();
-    lies.tell("contexts.2", EXTRA, |tail| {
+    lies.tell("contexts.3", EXTRA, |tail| {
         tail.touch(
             ContextState::new(99, Some(id("more")), Position::default()),
             true,
         );
     });
-    lies.tell("contexts.2", OTHER, |tail| {
+    lies.tell("contexts.3", OTHER, |tail| {
         tail.touch(
             ContextState::new(99, Some(id("many")), Position::default()),
             true,
         );
     });
-    lies.tell("accumulators.2", OTHER, |tail| {
+    lies.tell("accumulators.3", OTHER, |tail| {
         let requests = many.requests + 1;
         tail.touch(ContextState { requests, ..many }, false);
     });
@@ -202,10 +203,10 @@ fn a_lie_about_contexts_is_found() {
 fn a_lie_about_runs_and_tiles_is_found() {
     let lies = Lies::new();
     let after = &lies.many().state.after;
-    lies.tell("runs.2", EXTRA, |tail| {
+    lies.tell("runs.3", EXTRA, |tail| {
         lies.run(tail, after.size() + 1, after.clone(), Vec::new());
     });
-    lies.tell("tiles.2", OTHER, |tail| {
+    lies.tell("tiles.3", OTHER, |tail| {
         let wrong = |index| (NodeId { level: 4, index }, after.root());
         let nodes = (0..after.size() / 16).map(wrong).collect();
         lies.run(tail, 1, Accumulator::default(), nodes);
@@ -217,13 +218,13 @@ fn a_lie_about_payloads_and_requests_is_found() {
     let lies = Lies::new();
     let (payload, _) = lies.index.tail.payloads.iter().next().unwrap();
     let (request, sequence) = lies.index.tail.requests.iter().next().unwrap();
-    lies.tell("payloads.2", EXTRA, |tail| {
+    lies.tell("payloads.3", EXTRA, |tail| {
         tail.add_payload(lies.index.published.root(), Location::default());
     });
-    lies.tell("payloads.2", OTHER, |tail| {
+    lies.tell("payloads.3", OTHER, |tail| {
         tail.add_payload(*payload, Location::default());
     });
-    lies.tell("requests.2", EXTRA, |tail| {
+    lies.tell("requests.3", EXTRA, |tail| {
         tail.requests.insert((request.0, [9; 16]), *sequence);
     });
 }
@@ -242,20 +243,20 @@ fn a_lie_about_the_directory_is_found() {
         };
         tail.add_directory(Vec::new(), retired);
     };
-    lies.tell("directory.2", EXTRA, |tail| {
+    lies.tell("directory.3", EXTRA, |tail| {
         tail.nodes.insert(other, vec![1]);
     });
-    lies.tell("directory.2", OTHER, |tail| {
+    lies.tell("directory.3", OTHER, |tail| {
         tail.nodes.insert(root, vec![1]);
     });
-    lies.tell("directory.2", MISSING, |tail| tail.dropped.push(root));
-    lies.tell("directory.2", MISSING, |tail| retire(tail, 0, &[root]));
-    lies.tell("directory.2", MISSING, |tail| retire(tail, 1, &[]));
-    lies.tell("directory.2", "not what its hash says", |tail| {
+    lies.tell("directory.3", MISSING, |tail| tail.dropped.push(root));
+    lies.tell("directory.3", MISSING, |tail| retire(tail, 0, &[root]));
+    lies.tell("directory.3", MISSING, |tail| retire(tail, 1, &[]));
+    lies.tell("directory.3", "not what its hash says", |tail| {
         tail.nodes.insert(other, vec![1]);
         retire(tail, 1, &[other]);
     });
-    lies.tell("retired.2", "retired twice", |tail| {
+    lies.tell("retired.3", "retired twice", |tail| {
         retire(tail, 0, &[other, other]);
     });
 }
@@ -268,9 +269,9 @@ fn a_lie_about_the_whole_is_found() {
         entries: row.entries + 1,
         ..row
     };
-    is_found("state.2", OTHER, lies.fold(&none, entries));
+    is_found("state.3", OTHER, lies.fold(&none, entries));
     let head = |row: StateRow| StateRow { head: None, ..row };
-    is_found("state.2", OTHER, lies.fold(&none, head));
+    is_found("state.3", OTHER, lies.fold(&none, head));
     let truth = lies.fold(&none, |row| row);
     assert!(matches!(truth, AuditedIndex::Matches { .. }), "{truth:?}");
 }
@@ -478,4 +479,31 @@ fn a_mirror_in_mid_sync_has_an_index_too() {
     // What no complete head covers is not shown.
     let stats = stats(&shared(&disk), None).unwrap();
     assert_eq!((stats.entries, stats.index), (0, IndexFound::Good));
+}
+
+#[test]
+fn a_lie_about_heads_is_found() {
+    let lies = Lies::new();
+    let (order, row) = lies.index.tail.heads.iter().next_back().unwrap();
+    let (order, row) = (*order, *row);
+    let later = HeadOrder {
+        epoch: order.epoch + 1,
+        ..order
+    };
+    lies.tell("heads.3", EXTRA, |tail| tail.add_head(later, row));
+    lies.tell("heads.3", OTHER, |tail| {
+        let first = !row.first;
+        tail.add_head(order, HeadRow { first, ..row });
+    });
+    lies.tell("heads.3", OTHER, |tail| {
+        let at = Location::default();
+        tail.add_head(order, HeadRow { at, ..row });
+    });
+    // Whom the store believes is part of the whole.
+    let none = Tail::default();
+    let trust = |mut row: StateRow| {
+        row.trust.push(Location::default());
+        row
+    };
+    is_found("state.3", OTHER, lies.fold(&none, trust));
 }
