@@ -48,7 +48,7 @@ fn source(dir: &Path) {
         println!("{}", endpoint.local_addr().unwrap());
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         let stop = async move { _ = ended.await };
-        serve(endpoint, Arc::new(view), ServeLimits::default(), stop).await;
+        serve(endpoint, Arc::new(view), ServeLimits::default(), None, stop).await;
     });
     println!("{}", peak_memory_mib());
 }

@@ -93,7 +93,7 @@ async fn notes_are_shown_and_heard() {
     let long = Duration::from_secs(10);
     for newest in [&b""[..], b"nonsense", &note] {
         let notes = ask_head(&endpoint, &key(2), place, newest, long).await;
-        assert_eq!(notes.unwrap(), [note.clone()]);
+        assert_eq!(notes.unwrap(), std::slice::from_ref(&note));
     }
     let expected = [b"nonsense".to_vec(), note].map(|note| (key(2).id(), note));
     assert_eq!(*heard.lock().unwrap(), expected);

@@ -165,11 +165,11 @@ impl<'a> Pair<'a> {
 /// Audits a ledger by sampling; the frames of the source may be changed.
 pub(crate) fn sampled(
     ledger: &FakeLedger,
-    samples: u64,
+    count: u64,
     seed: u64,
     tamper: &mut Tamper<'_>,
 ) -> Result<SampleReport, SyncError> {
-    let mut sampler = Sampler::new(ledger.vkey(), samples, seed, u64::MAX);
+    let mut sampler = Sampler::new(ledger.vkey(), count, seed, u64::MAX);
     let mut dice = Dice(seed);
     let mut streams: Vec<Stream> = Vec::new();
     let mut frames = 0;

@@ -276,7 +276,9 @@ fn without_its_proof_a_contradiction_is_disputed() {
                 };
                 let told = matches!(
                     **fault,
-                    PeerFault::Disputed { .. } | PeerFault::Malformed(_) | PeerFault::Directory(_)
+                    PeerFault::Disputed { .. }
+                        // It does not serve the entries either: it has other runs.
+                        | PeerFault::Refused { .. } | PeerFault::Malformed(_) | PeerFault::Directory(_)
                 );
                 assert!(told, "{target} of {frames}, {how}: {fault}");
                 assert!(store.fork().unwrap().is_none());

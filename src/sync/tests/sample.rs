@@ -129,12 +129,8 @@ fn streams_that_do_not_fit_are_the_peers_fault() {
 }
 
 #[test]
-fn other_entries_payloads_and_nodes_are_refused() {
+fn other_entries_are_refused() {
     let l = ledger();
-    let mut other = l.clone();
-    other.append("long", &texts(0..3));
-    other.append("short", &[b"y".to_vec()]);
-    other.publish();
     // Another entry that is in the ledger as well.
     let swapped = |frame: Vec<u8>, to: &FakeLedger, at: u64| {
         let Ok(Reply::Inclusion { context, size, .. }) = Reply::decode(&frame) else {
@@ -211,6 +207,15 @@ fn other_entries_payloads_and_nodes_are_refused() {
         PeerFault::Payload { .. } | PeerFault::WrongReply { .. }
     );
     assert!(told, "{fault}");
+}
+
+#[test]
+fn other_payloads_and_heads_are_refused() {
+    let l = ledger();
+    let mut other = l.clone();
+    other.append("long", &texts(0..3));
+    other.append("short", &[b"y".to_vec()]);
+    other.publish();
     let fault = lie(&l, Kind::Payload, &|frame| {
         let Ok(Reply::Payload { hash, .. }) = Reply::decode(&frame) else {
             unreachable!()
