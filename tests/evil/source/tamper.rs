@@ -18,6 +18,8 @@ use crate::world::World;
 
 /// Bytes of what follows a length nobody should believe.
 const NOISE_BYTES: usize = 64 << 10;
+/// A run that fits its span once more.
+const SMALL_RUN_BYTES: usize = 64 << 10;
 /// One request of so many is broken off by a source that closes at random.
 const CLOSE_ONE_OF: usize = 6;
 
@@ -314,7 +316,7 @@ fn change(attack: Attack, span: &mut Span) {
         }
         Attack::ReorderedEntries if is_inline(&runs[0]) => runs[0] = span::reorder(&runs[0]),
         Attack::ReorderedRuns if runs.len() > 1 => runs.swap(0, 1),
-        Attack::DuplicatedRun => {
+        Attack::DuplicatedRun if runs[0].len() < SMALL_RUN_BYTES => {
             let first = runs[0].clone();
             runs.insert(0, first);
         }
@@ -325,6 +327,7 @@ fn change(attack: Attack, span: &mut Span) {
         | Attack::FlippedRightHash
         | Attack::ReorderedEntries
         | Attack::ReorderedRuns
+        | Attack::DuplicatedRun
         | Attack::Gap => {}
         other => panic!("{other:?} is not about entries"),
     }
