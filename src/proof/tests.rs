@@ -299,8 +299,8 @@ fn a_context_extends_what_it_was_or_nothing_is_proven() {
     }
     let good = newer.context_proof(&older, "a");
     for name in ["a", "b", "c"] {
-        let order = check(&older.context_proof(&newer, name)).unwrap_err();
-        assert!(matches!(order, ProofError::Order { .. }), "{name}");
+        let refused = check(&older.context_proof(&newer, name)).unwrap_err();
+        assert!(matches!(refused, ProofError::Order { .. }), "{name}");
     }
     let unknown = ContextProof {
         from: None,
@@ -370,8 +370,8 @@ fn heads_of_two_terms_are_not_compared() {
     let older = origin.publish();
     origin.take_over(2, &older);
     let newer = origin.publish();
-    let order = newer.context_proof(&older, "a").verify(&vkey(1));
-    assert!(matches!(order, Err(ProofError::Order { .. })));
+    let refused = newer.context_proof(&older, "a").verify(&vkey(1));
+    assert!(matches!(refused, Err(ProofError::Order { .. })));
     assert!(newer.store_proof(&older).is_err());
     // Alone it proves what was signed in its term.
     assert!(newer.entry_proof("a", 1, true).verify(&vkey(1)).is_ok());

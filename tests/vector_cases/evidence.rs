@@ -242,7 +242,12 @@ fn terms() -> Vec<Value> {
         &across(&superseded),
     ));
     cases.push(refused("a context kept across a takeover", &across(&base)));
-    let counts = Evidence::of_heads(&[], &[takeover.clone()], &superseded.head, &later.head);
+    let counts = Evidence::of_heads(
+        &[],
+        std::slice::from_ref(&takeover),
+        &superseded.head,
+        &later.head,
+    );
     cases.push(refused("counts of a head above the base", &counts.unwrap()));
     cases.push(refused(
         "one takeover twice",
@@ -321,13 +326,13 @@ fn failing_proofs() -> Vec<Value> {
             context.later.as_mut().unwrap().size -= 1;
         }),
         with("another context", &|context| {
-            context.id = ContextId::new("b").unwrap()
+            context.id = ContextId::new("b").unwrap();
         }),
         with("the directories exchanged", &|context| {
             std::mem::swap(&mut context.earlier_directory, &mut context.later_directory);
         }),
         with("a directory missing", &|context| {
-            context.later_directory.nodes.clear()
+            context.later_directory.nodes.clear();
         }),
         with("said to be gone", &|context| context.later = None),
     ]

@@ -62,8 +62,8 @@ fn found(proven: &Proven) -> (&'static str, Value) {
 
 /// A case that must verify, with what it proves.
 pub(crate) fn good(name: &str, pinned: u8, bytes: &[u8]) -> Value {
-    let proven = verify(bytes, &vkey(pinned)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let (kind, proves) = found(&proven);
+    let held = verify(bytes, &vkey(pinned)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (kind, proves) = found(&held);
     json!({ "name": name, "good": true, "kind": kind, "vkey": vkey(pinned).to_string(),
         "file": std::str::from_utf8(bytes).unwrap(), "proves": proves })
 }
@@ -80,8 +80,8 @@ pub(crate) fn bad(name: &str, vkey: &VerifierKey, bytes: &[u8]) -> Value {
 pub(crate) fn judge_file(case: &Value) -> bool {
     let key = VerifierKey::parse(case["vkey"].as_str().unwrap()).unwrap();
     match verify(case["file"].as_str().unwrap().as_bytes(), &key) {
-        Ok(proven) => {
-            let (kind, proves) = found(&proven);
+        Ok(held) => {
+            let (kind, proves) = found(&held);
             case["kind"] == kind && case["proves"] == proves
         }
         Err(error) => {
@@ -432,15 +432,15 @@ fn bad_entries() -> Vec<Value> {
     let proof = newer.entry_proof("a", 4, true);
     let other = newer.entry_proof("a", 5, true);
     let elsewhere = newer.entry_proof("c", 2, true);
-    let changes: [(&str, &dyn Fn(&mut EntryProof)); 17] = [
+    let changes: [Change<'_, EntryProof>; 17] = [
         ("payload of another entry", &|p| {
-            p.payload.clone_from(&other.payload)
+            p.payload.clone_from(&other.payload);
         }),
         ("payload longer than the header says", &|p| {
             p.payload.as_mut().unwrap().push(b'!');
         }),
         ("header of another entry", &|p| {
-            p.header.clone_from(&other.header)
+            p.header.clone_from(&other.header);
         }),
         ("header that is none", &|p| p.header = vec![1; 72]),
         ("header cut by a byte", &|p| _ = p.header.pop()),
@@ -456,17 +456,22 @@ fn bad_entries() -> Vec<Value> {
         ("a hash too many", &|p| p.inclusion.push(p.root)),
         ("two hashes exchanged", &|p| p.inclusion.swap(0, 1)),
         ("another context", &|p| {
-            p.context = ContextId::new("b").unwrap()
+            p.context = ContextId::new("b").unwrap();
         }),
         ("context that is not there", &|p| {
-            p.context = ContextId::new("z").unwrap()
+            p.context = ContextId::new("z").unwrap();
         }),
         ("directory path missing", &|p| p.directory.nodes.clear()),
         ("a node too many", &|p| {
-            p.directory.nodes.push(p.directory.nodes[0].clone())
+            p.directory.nodes.push(p.directory.nodes[0].clone());
         }),
     ];
-    let mut cases = changed("entry", &proof, &changes, |proof| proof.to_bytes());
+    let mut cases = changed(
+        "entry",
+        &proof,
+        &changes,
+        converge_ledger::proof::EntryProof::to_bytes,
+    );
     let mut head = newer.head.head().clone();
     head.entries += 1;
     let counts = Origin::new().publish_as(&head);
@@ -479,14 +484,17 @@ fn bad_entries() -> Vec<Value> {
     cases
 }
 
+/// What is changed, and how.
+type Change<'c, P> = (&'c str, &'c dyn Fn(&mut P));
+
 /// A good proof with one change each.
 fn changed<P: Clone>(
     what: &str,
     good: &P,
-    changes: &[(&str, &dyn Fn(&mut P))],
+    changes: &[Change<'_, P>],
     bytes: impl Fn(&P) -> Vec<u8>,
 ) -> Vec<Value> {
-    let case = |(name, change): &(&str, &dyn Fn(&mut P))| {
+    let case = |(name, change): &Change<'_, P>| {
         let mut proof = good.clone();
         change(&mut proof);
         bad(&format!("{what}, {name}"), &vkey(1), &bytes(&proof))
@@ -498,29 +506,29 @@ fn bad_contexts() -> Vec<Value> {
     let (older, newer) = history(0);
     let proof = newer.context_proof(&older, "a");
     let other = newer.context_proof(&older, "b");
-    let changes: [(&str, &dyn Fn(&mut ContextProof)); 10] = [
+    let changes: [Change<'_, ContextProof>; 10] = [
         ("the heads exchanged", &|p| {
-            std::mem::swap(&mut p.older_head, &mut p.head)
+            std::mem::swap(&mut p.older_head, &mut p.head);
         }),
         ("said to be new", &|p| {
             p.from = None;
             p.consistency.clear();
         }),
         ("an older state of size 0", &|p| {
-            p.from.as_mut().unwrap().size = 0
+            p.from.as_mut().unwrap().size = 0;
         }),
         ("another older size", &|p| p.from.as_mut().unwrap().size = 2),
         ("another root", &|p| p.to.root = other.to.root),
         ("a hash missing", &|p| _ = p.consistency.pop()),
         ("a hash too many", &|p| p.consistency.push(p.to.root)),
         ("another context", &|p| {
-            p.context = ContextId::new("b").unwrap()
+            p.context = ContextId::new("b").unwrap();
         }),
         ("the older directory's path twice", &|p| {
-            p.directory = p.older_directory.clone()
+            p.directory = p.older_directory.clone();
         }),
         ("a context that is not there", &|p| {
-            p.context = ContextId::new("z").unwrap()
+            p.context = ContextId::new("z").unwrap();
         }),
     ];
     let mut cases = changed("context", &proof, &changes, ContextProof::to_bytes);
@@ -555,28 +563,28 @@ fn bad_stores() -> Vec<Value> {
     let newer = origin.publish();
     let proof = newer.store_proof(&older).unwrap();
     assert!(proof.nodes.len() > 2 && proof.contexts.len() == 4);
-    let changes: [(&str, &dyn Fn(&mut StoreProof)); 12] = [
+    let changes: [Change<'_, StoreProof>; 12] = [
         ("the heads exchanged", &|p| {
-            std::mem::swap(&mut p.older_head, &mut p.head)
+            std::mem::swap(&mut p.older_head, &mut p.head);
         }),
         ("a node of the older directory missing", &|p| {
-            _ = p.older_nodes.pop()
+            _ = p.older_nodes.pop();
         }),
         ("a node of the newer directory missing", &|p| {
-            _ = p.nodes.pop()
+            _ = p.nodes.pop();
         }),
         ("a node too many", &|p| p.nodes.push(p.nodes[0].clone())),
         ("two nodes exchanged", &|p| p.nodes.swap(1, 2)),
         ("a context missing", &|p| _ = p.contexts.remove(0)),
         ("a context too many", &|p| {
-            p.contexts.push(p.contexts[0].clone())
+            p.contexts.push(p.contexts[0].clone());
         }),
         ("two contexts exchanged", &|p| p.contexts.swap(0, 1)),
         ("a context by another name", &|p| {
             p.contexts[0].id = ContextId::new("many-9").unwrap();
         }),
         ("another older root", &|p| {
-            p.contexts[0].from.root = p.contexts[0].to.root
+            p.contexts[0].from.root = p.contexts[0].to.root;
         }),
         ("another size", &|p| p.contexts[0].to.size = 2),
         ("a hash missing", &|p| _ = p.contexts[0].consistency.pop()),
