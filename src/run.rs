@@ -17,7 +17,7 @@
 
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::{EntryError, Header, leaf_hash, leaf_hashes};
-use crate::hash::{self, Hash};
+use crate::hash::Hash;
 use crate::limits::{
     PAYLOAD_INLINE_BYTES_MAX, RUN_BYTES_MAX, RUN_ENTRIES_MAX, RUN_FIXED_BYTES,
     RUN_SINGLE_BYTES_MAX, SEQUENCE_MAX,

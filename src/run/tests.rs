@@ -1,6 +1,7 @@
 use super::*;
 use crate::entry::ContextId;
 use crate::entry::{Draft, Metadata};
+use crate::hash;
 use crate::tree::MemoryNodes;
 use crate::tree::TreeSize;
 use crate::tree::range::right_build;
