@@ -126,7 +126,7 @@ fn audit_one(dir: PathBuf) {
     let (before, _) = memory_now_kib();
     let (start, on_cpu) = (Instant::now(), processor_time());
     let report = audit_with(&disk, AuditOptions { paranoid }, &mut |_| ()).unwrap();
-    let (wall, time) = (start.elapsed(), processor_time() - on_cpu);
+    let (wall, time) = (start.elapsed(), processor_time().saturating_sub(on_cpu));
     let (_, peak) = memory_now_kib();
     assert_eq!(report.first_bad, None);
     assert_eq!(report.second_roots.is_some(), paranoid);

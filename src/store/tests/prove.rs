@@ -33,7 +33,9 @@ fn store() -> (MemoryDisk, Store) {
     (disk, store)
 }
 
-fn refused<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+#[allow(clippy::needless_pass_by_value)] // what a call returned
+#[track_caller]
+fn refused<T: Debug>(outcome: Result<T, StoreError>) {
     assert!(
         matches!(outcome, Err(StoreError::Refused(_))),
         "{outcome:?}"

@@ -111,7 +111,7 @@ fn a_paranoid_audit_recomputes_every_root() {
     let disk = new_disk();
     let store = open(&disk);
     for n in 0..50 {
-        for _ in 0..n % 7 + 1 {
+        for _ in 0..=n % 7 {
             let payloads = vec!["p"; n + 1];
             put(&store, &format!("c{n}"), &payloads);
         }

@@ -185,6 +185,7 @@ mod tests {
     use crate::entry::ContextId;
     use crate::run::Accumulator;
     use crate::store::index::is_tile_node;
+    use crate::store::index::place::KeySet;
     use crate::store::index::tail::{ContextState, RunAdded};
     use crate::store::record::Position;
 
@@ -210,7 +211,7 @@ mod tests {
                     first,
                     last: after.size(),
                     at: Location::default(),
-                    keys: Default::default(),
+                    keys: KeySet::default(),
                 },
                 after: after.clone(),
                 nodes,
