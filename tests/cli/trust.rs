@@ -196,7 +196,9 @@ fn a_fork_leaves_evidence() {
     }
     // The mirror's note has shown the other copy that it is one.
     let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
-    place.run("other", &one).refuses(4, "there are two histories");
+    place
+        .run("other", &one)
+        .refuses(4, "there are two histories");
     let evidence = pair.evidence();
     assert_eq!(evidence.len(), 1, "{evidence:?}");
     let mut verify = command();

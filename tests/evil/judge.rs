@@ -116,7 +116,7 @@ fn afterwards(expect: &Expect, seen: &Observed, wrong: &mut Vec<String>) {
     if expect.evidence.is_some() || expect.later.is_some() {
         // Stopped until somebody has chosen; what it holds is there to be read.
         let says = if expect.evidence.is_some() {
-            "the origin signed two histories (evidence"
+            "forked, and nothing is pulled until `resolve` names the branch"
         } else {
             "evidence"
         };
