@@ -140,12 +140,13 @@ impl GuardArguments {
         for (guard, shown) in answers {
             match shown {
                 Err(error) => silent.push(format!("{}: {error}", guard.address)),
-                Ok(notes) => match (store.witness(&notes)?, store.frozen()) {
-                    (Witness::Frozen, Some(frozen)) => {
+                Ok(notes) => {
+                    if store.witness(&notes)? == Witness::Frozen
+                        && let Some(frozen) = store.frozen()
+                    {
                         return Err(CliError::from(StoreError::from(frozen)).context(guard.address));
                     }
-                    _ => (),
-                },
+                }
             }
         }
         Ok(silent)

@@ -199,19 +199,19 @@ impl View {
             root: View::root_at(self, id, size)?,
         };
         let root = older.head().directory_root;
-        let (older_directory, found) = match path::build(self, &root, &id.path()) {
-            Ok(path) => {
-                let found = path::find(self, &root, &id.path());
-                (path, found.map_err(|error| self.lose(&error.to_string()))?)
-            }
-            Err(_) => {
-                let remade = self.remade_directory(&older)?;
-                let path = path::build(&remade, &root, &id.path())
-                    .map_err(|error| self.lose(&error.to_string()))?;
-                let found = path::find(&remade, &root, &id.path())
-                    .map_err(|error| self.lose(&error.to_string()))?;
-                (path, found)
-            }
+        let (older_directory, found) = if let Ok(path) = path::build(self, &root, &id.path()) {
+            (
+                path,
+                path::find(self, &root, &id.path())
+                    .map_err(|error| self.lose(&error.to_string()))?,
+            )
+        } else {
+            let remade = self.remade_directory(&older)?;
+            let path = path::build(&remade, &root, &id.path())
+                .map_err(|error| self.lose(&error.to_string()))?;
+            let found = path::find(&remade, &root, &id.path())
+                .map_err(|error| self.lose(&error.to_string()))?;
+            (path, found)
         };
         let from = match found {
             Found::Absent { .. } => None,
@@ -315,19 +315,22 @@ impl View {
         let head = self.head().ok_or(ProveError::NoHead)?;
         let chain = KeyChain::open(&ReadMirror::pinned_key(self), &self.rotation_notes())?;
         let older = chain.head_of(older_note)?;
-        let (order, newest) = (older.order(), head.order());
-        if order > newest {
-            return Err(ProveError::Ahead { order, newest });
+        let (place, newest) = (older.order(), head.order());
+        if place > newest {
+            return Err(ProveError::Ahead {
+                order: place,
+                newest,
+            });
         }
-        let own = if order == newest {
+        let own = if place == newest {
             head.clone()
         } else {
-            let past = self.head_at(order)?;
-            past.ok_or(ProveError::NotKept { order })?.head
+            let past = self.head_at(place)?;
+            past.ok_or(ProveError::NotKept { order: place })?.head
         };
         if own.head() != older.head() {
             let own = own.note_bytes();
-            return Err(ProveError::OtherHistory { order, own });
+            return Err(ProveError::OtherHistory { order: place, own });
         }
         Ok((own, head))
     }
