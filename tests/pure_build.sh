@@ -22,15 +22,23 @@ export CC="$none" CXX="$none" AR="$none" CRATE_CC_NO_DEFAULTS=1
 
 build() { cargo build --locked --lib --no-default-features --features pure --target-dir "$dir" "$@"; }
 
+# BLAKE3's build looks whether there is a C compiler even if it is told not to
+# use one; it must not go beyond looking.
+compiled() {
+    [ -e "$asked" ] || return 0
+    grep -v -e detect_compiler_family -e flag_check "$asked" || :
+}
+no_c() { [ -z "$(compiled)" ] || fail "C was to be compiled: $(compiled | head -n 1)"; }
+
 build || fail 'for this machine'
-[ ! -e "$asked" ] || fail "a C compiler was asked for: $(head -n 1 "$asked")"
-echo 'pure build: for this machine, and no C compiler was asked for'
+no_c
+echo 'pure build: for this machine, with C compilers that fail'
 
 has() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
 for target in wasm32-wasip1 wasm32-unknown-unknown; do
     if has "$target" || { rustup target add "$target" > /dev/null 2>&1 && has "$target"; }; then
         build --target "$target" || fail "for $target"
-        [ ! -e "$asked" ] || fail "a C compiler was asked for: $(head -n 1 "$asked")"
+        no_c
         echo "pure build: for $target"
         exit 0
     fi
