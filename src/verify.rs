@@ -58,7 +58,7 @@ impl VerifyError {
     }
 }
 
-/// Bytes of the largest file that [`file`] reads.
+/// Bytes of the largest file that [`file()`] reads.
 pub const FILE_BYTES_MAX: usize = crate::limits::STORE_PROOF_BYTES_MAX;
 
 /// Verifies a file of any kind under the origin's key.
