@@ -24,8 +24,8 @@ use std::sync::LazyLock;
 use converge_ledger::node::NodeKey;
 
 use crate::attack::Attack;
-use crate::process::{Shown, Source, listening};
-use crate::support::{Place, command, copy_dir, run_with};
+use crate::process::{Shown, Source, evil_source, listening};
+use crate::support::{Place, copy_dir, run_with};
 
 /// Contexts of one entry: enough for a directory of two levels.
 const JOBS: usize = 24;
@@ -198,33 +198,25 @@ pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
 }
 
-/// The real `serve` over the honest store, for all mirrors of all tests. A
-/// shell ends it and removes the directory when this process ends, however it
-/// ends: what is static is never dropped.
+/// The honest store, for all mirrors of all tests, shown by the canary: `serve`
+/// itself would be frozen by the first mirror that shows it what the evil
+/// source has signed with the same key. It ends with this process, however
+/// that ends: what is static is never dropped.
 fn serve_honest(dir: &Path) -> (String, ChildStdin) {
-    let mut allowed = String::new();
-    for attack in Attack::ALL {
-        for who in [Who::Victim, Who::Bystander] {
-            writeln!(allowed, "{}", node_key(*attack, who).id()).unwrap();
-        }
-    }
-    let file = dir.join("allowed");
-    fs::write(&file, allowed).unwrap();
-    let script = "dir=\"$1\"; shift; \"$@\" 2> /dev/null & server=$!; cat > /dev/null; \
-                  kill $server; wait $server; rm -rf \"$dir\"";
-    let serve = command();
+    let script = "dir=\"$1\"; shift; exec 3<&0; \"$@\" <&3 2> /dev/null & server=$!; \
+                  cat <&3 > /dev/null; kill $server 2> /dev/null; wait $server; rm -rf \"$dir\"";
+    let source = evil_source();
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).arg(dir);
-    shell.arg(serve.get_program()).arg("--data");
+    shell.arg(source.get_program()).arg("--store");
     shell.arg(dir.join("honest-served"));
-    shell.args([
-        "serve",
-        "--no-grpc",
-        "--listen",
-        "127.0.0.1:0",
-        "--allow-file",
-    ]);
-    shell.arg(file);
+    shell.args(["--attack", Attack::Canary.name()]);
+    for attack in Attack::ALL {
+        for who in [Who::Victim, Who::Bystander] {
+            shell.arg("--allow");
+            shell.arg(node_key(*attack, who).id().to_string());
+        }
+    }
     let (_, stdin, address) = listening(shell);
     (address, stdin)
 }

@@ -112,7 +112,7 @@ impl Drop for Source {
 }
 
 /// The evil source is an example: it lies beside the directory of this test.
-fn evil_source() -> Command {
+pub(crate) fn evil_source() -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples/evil-source");
