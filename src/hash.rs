@@ -14,6 +14,8 @@ use std::sync::LazyLock;
 
 mod lanes;
 
+use lanes::{CHUNK_BYTES, LANES_MAX, Mode, Piece};
+
 /// A 32-byte BLAKE3 value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Hash([u8; Hash::LEN]);
@@ -164,49 +166,84 @@ pub fn keyed_many(role: Role, inputs: &[&[u8]]) -> Vec<Hash> {
 /// [`keyed_with`] of each input, like [`keyed_many`].
 #[must_use]
 pub fn keyed_many_with(key: &[u8; 32], inputs: &[&[u8]]) -> Vec<Hash> {
-    many(&lanes::Mode::keyed(key), inputs, |input| {
-        keyed_with(key, input)
-    })
+    many(&Mode::keyed(key), inputs)
 }
 
 /// [`content`] of each input, like [`keyed_many`].
 #[must_use]
 pub fn content_many(inputs: &[&[u8]]) -> Vec<Hash> {
-    many(&lanes::Mode::PLAIN, inputs, content)
+    many(&Mode::PLAIN, inputs)
 }
 
-/// Hashes short inputs side by side, others with `alone`.
-fn many(mode: &lanes::Mode, inputs: &[&[u8]], alone: impl Fn(&[u8]) -> Hash) -> Vec<Hash> {
+/// How many pieces one by one take as long as a full width of them.
+const LONE_COST: usize = 2;
+/// Inputs of more chunks are hashed alone: the library has lanes for them.
+const SPLIT_BYTES_MAX: usize = 8 * CHUNK_BYTES;
+
+/// Hashes chunks side by side, whichever input they belong to.
+fn many(mode: &Mode<'_>, inputs: &[&[u8]]) -> Vec<Hash> {
     let mut out = vec![Hash::default(); inputs.len()];
-    let blocks = |at: usize| inputs.get(at).map_or(0, |input| lanes::blocks(input.len()));
-    let mut short = Vec::with_capacity(inputs.len());
-    for (at, (input, out)) in inputs.iter().zip(&mut out).enumerate() {
-        if input.len() <= lanes::CHUNK_BYTES {
-            short.push(at);
+    let mut pieces = Vec::with_capacity(inputs.len());
+    for (input, out) in inputs.iter().zip(&mut out) {
+        let whole = input.len() <= CHUNK_BYTES;
+        if input.is_empty() {
+            pieces.push(Piece {
+                whole,
+                ..Piece::default()
+            });
+        } else if input.len() <= SPLIT_BYTES_MAX {
+            let chunks = (0..).zip(input.chunks(CHUNK_BYTES));
+            pieces.extend(chunks.map(|(chunk, bytes)| Piece {
+                bytes,
+                chunk,
+                whole,
+            }));
         } else {
-            *out = alone(input);
+            *out = mode.alone(input);
         }
     }
-    // Lanes take as long as the longest among them.
-    short.sort_by_key(|at| blocks(*at));
-    let mut side_by_side: [&[u8]; lanes::LANES] = [&[]; lanes::LANES];
-    let mut hashes = [Hash::default(); lanes::LANES];
-    for alike in short.chunks(lanes::LANES) {
-        let longest = alike.last().map_or(0, |at| blocks(*at));
-        let needed: usize = alike.iter().map(|at| blocks(*at)).sum();
-        // All lanes together take as long as a third of them one by one.
-        let worth = needed * 3 > longest * lanes::LANES;
-        for (at, (lane, hash)) in alike.iter().zip(side_by_side.iter_mut().zip(&mut hashes)) {
-            let input = inputs.get(*at).copied().unwrap_or_default();
-            if worth {
-                *lane = input;
-            } else {
-                *hash = alone(input);
-            }
+    let values = side_by_side(mode, &pieces);
+    let mut rest = values.as_slice();
+    for (input, out) in inputs.iter().zip(&mut out) {
+        let chunks = match input.len() {
+            0 => 1,
+            len if len <= SPLIT_BYTES_MAX => len.div_ceil(CHUNK_BYTES),
+            _ => continue,
+        };
+        if let Some((chunks, others)) = rest.split_at_checked(chunks) {
+            *out = match chunks {
+                [whole] => *whole,
+                chunks => mode.join(chunks),
+            };
+            rest = others;
         }
-        if worth {
-            let lanes = side_by_side.get(..alike.len()).unwrap_or_default();
+    }
+    out
+}
+
+/// What each piece comes to.
+fn side_by_side(mode: &Mode<'_>, pieces: &[Piece<'_>]) -> Vec<Hash> {
+    let mut out = vec![Hash::default(); pieces.len()];
+    // Lanes take as long as the longest among them.
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    order.sort_by_key(|at| pieces.get(*at).map_or(0, Piece::blocks));
+    let width = lanes::width();
+    let mut lanes = [Piece::default(); LANES_MAX];
+    let mut hashes = [Hash::default(); LANES_MAX];
+    for alike in order.chunks(width) {
+        for (at, lane) in alike.iter().zip(&mut lanes) {
+            *lane = pieces.get(*at).copied().unwrap_or_default();
+        }
+        let lanes = lanes.get(..alike.len()).unwrap_or_default();
+        let longest = lanes.last().map_or(0, Piece::blocks);
+        let needed: usize = lanes.iter().map(Piece::blocks).sum();
+        // All lanes together take as long as one or two of them one by one.
+        if width > 1 && needed > longest * LONE_COST {
             lanes::hash(mode, lanes, &mut hashes);
+        } else {
+            for (lane, hash) in lanes.iter().zip(&mut hashes) {
+                *hash = mode.alone_piece(lane);
+            }
         }
         for (at, hash) in alike.iter().zip(&hashes) {
             if let Some(out) = out.get_mut(*at) {
@@ -303,9 +340,21 @@ mod tests {
 
     #[test]
     fn many_are_hashed_like_one_by_one() {
-        let bytes: Vec<u8> = (0..1300u32).map(|i| (i * i % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..8300u32).map(|i| (i * i % 251) as u8).collect();
         // Every length, alone and beside 1 to 40 others of about that length.
-        for len in (0..140).chain([192, 193, 959, 960, 1023, 1024, 1025, 1100]) {
+        let long = [
+            1025,
+            1100,
+            2048,
+            2049,
+            3000,
+            5 << 10,
+            7 << 10,
+            8191,
+            8192,
+            8193,
+        ];
+        for len in (0..140).chain([192, 193, 959, 960, 1023, 1024]).chain(long) {
             for count in [1, 7, 8, 15, 16, 17, 40] {
                 let inputs: Vec<&[u8]> = (0..count)
                     .map(|i| &bytes[i..i + len + i % 3 * (len % 2)])
@@ -320,8 +369,14 @@ mod tests {
             }
         }
         // All lengths mixed.
-        for step in [1usize, 7, 61, 333] {
-            let len = |i: usize| i * step * 31 % 1200;
+        for (step, below) in [
+            (1usize, 1200),
+            (7, 1200),
+            (61, 1200),
+            (333, 1200),
+            (333, 8200),
+        ] {
+            let len = |i: usize| i * step * 31 % below;
             let inputs: Vec<&[u8]> = (0..300).map(|i| &bytes[i % 90..][..len(i)]).collect();
             let plain: Vec<Hash> = inputs.iter().map(|input| content(input)).collect();
             assert_eq!(content_many(&inputs), plain, "{step}");

@@ -1,17 +1,26 @@
 //! BLAKE3, plain or keyed, over many short inputs at once.
 //!
 //! One input of a few blocks leaves most of a processor idle, since every step
-//! waits for the one before it. Here each word of the state is an array with a
-//! lane per input, and the loops over lanes become vector instructions on
-//! whatever the target has. Contract: the same values as
-//! `blake3::hash` or `blake3::keyed_hash`, for inputs of at most one chunk; tests
-//! compare them.
+//! waits for the one before it. Here each word of the state is a vector with a
+//! lane per input: sixteen with AVX-512, eight with AVX2, four with NEON, as the
+//! processor at hand has them; without any, inputs are hashed one by one.
+//! Contract: the same values as `blake3::hash` or `blake3::keyed_hash` for inputs
+//! of one chunk, and for longer ones the chaining values of their chunks, which
+//! the library's own functions join; tests compare them.
+
+// What uses vectors must end up in the one function that is compiled for them.
+#![allow(clippy::inline_always)]
+
+use std::sync::LazyLock;
+
+use blake3::hazmat::{self, HasherExt};
+use pulp::{Arch, Simd, WithSimd};
 
 use super::Hash;
 
-/// Inputs hashed side by side.
-pub(super) const LANES: usize = 16;
-/// Longer inputs have an inner tree, which is not made here.
+/// Pieces hashed side by side, at most.
+pub(super) const LANES_MAX: usize = 16;
+/// Longer inputs are trees of chunks.
 pub(super) const CHUNK_BYTES: usize = 1024;
 
 const BLOCK_BYTES: usize = 64;
@@ -32,26 +41,93 @@ const IV: [u32; 8] = [
 ];
 
 /// Plain, or keyed and with which key.
-pub(super) struct Mode {
+#[derive(Clone, Copy)]
+pub(super) struct Mode<'k> {
+    key: Option<&'k [u8; 32]>,
     start: [u32; 8],
     flags: u32,
 }
 
-impl Mode {
+impl<'k> Mode<'k> {
     pub(super) const PLAIN: Self = Self {
+        key: None,
         start: IV,
         flags: 0,
     };
 
-    pub(super) fn keyed(key: &[u8; 32]) -> Self {
+    pub(super) fn keyed(key: &'k [u8; 32]) -> Self {
         let mut start = [0; 8];
         for (word, bytes) in start.iter_mut().zip(key.chunks_exact(4)) {
             *word = le_word(bytes);
         }
         Self {
+            key: Some(key),
             start,
             flags: KEYED_HASH,
         }
+    }
+
+    /// The hash of one input, by the library alone.
+    pub(super) fn alone(&self, input: &[u8]) -> Hash {
+        let hash = match self.key {
+            Some(key) => blake3::keyed_hash(key, input),
+            None => blake3::hash(input),
+        };
+        Hash(*hash.as_bytes())
+    }
+
+    /// What a piece comes to, by the library alone.
+    pub(super) fn alone_piece(&self, piece: &Piece<'_>) -> Hash {
+        if piece.whole {
+            return self.alone(piece.bytes);
+        }
+        let mut hasher = match self.key {
+            Some(key) => blake3::Hasher::new_keyed(key),
+            None => blake3::Hasher::new(),
+        };
+        let offset = u64::from(piece.chunk) * CHUNK_BYTES as u64;
+        hasher.set_input_offset(offset).update(piece.bytes);
+        Hash(hasher.finalize_non_root())
+    }
+
+    /// The hash of an input of these chunks; at least two.
+    pub(super) fn join(&self, chunks: &[Hash]) -> Hash {
+        let (left, right) = self.halves(chunks);
+        Hash(*hazmat::merge_subtrees_root(&left, &right, self.library()).as_bytes())
+    }
+
+    fn subtree(&self, chunks: &[Hash]) -> hazmat::ChainingValue {
+        if let [one] = chunks {
+            return one.0;
+        }
+        let (left, right) = self.halves(chunks);
+        hazmat::merge_subtrees_non_root(&left, &right, self.library())
+    }
+
+    /// Split at the largest power of two below their number.
+    fn halves(&self, chunks: &[Hash]) -> (hazmat::ChainingValue, hazmat::ChainingValue) {
+        let (left, right) = chunks.split_at(chunks.len().div_ceil(2).next_power_of_two());
+        (self.subtree(left), self.subtree(right))
+    }
+
+    fn library(&self) -> hazmat::Mode<'k> {
+        self.key.map_or(hazmat::Mode::Hash, hazmat::Mode::KeyedHash)
+    }
+}
+
+/// One chunk of an input.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Piece<'i> {
+    pub(super) bytes: &'i [u8],
+    /// Its place in the input.
+    pub(super) chunk: u32,
+    /// It is the input.
+    pub(super) whole: bool,
+}
+
+impl Piece<'_> {
+    pub(super) fn blocks(&self) -> usize {
+        blocks(self.bytes.len())
     }
 }
 
@@ -76,11 +152,8 @@ const fn schedule() -> [[usize; 16]; 7] {
     rounds
 }
 
-/// One word of every lane.
-type Word = [u32; LANES];
-
 /// Blocks of an input; an empty one has a block without bytes.
-pub(super) const fn blocks(bytes: usize) -> usize {
+const fn blocks(bytes: usize) -> usize {
     if bytes == 0 {
         1
     } else {
@@ -88,30 +161,94 @@ pub(super) const fn blocks(bytes: usize) -> usize {
     }
 }
 
-/// Hashes up to [`LANES`] inputs of at most [`CHUNK_BYTES`]; takes as long as the
-/// longest of them.
-pub(super) fn hash(mode: &Mode, inputs: &[&[u8]], out: &mut [Hash]) {
-    let longest = inputs.iter().map(|input| blocks(input.len())).max();
-    let mut cv = mode.start.map(|word| [word; LANES]);
-    let (mut lens, mut flags) = ([0; LANES], [0; LANES]);
+/// What this processor has; found out once.
+static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
+
+/// Pieces that this processor hashes side by side.
+pub(super) fn width() -> usize {
+    static WIDTH: LazyLock<usize> = LazyLock::new(|| ARCH.dispatch(Width));
+    *WIDTH
+}
+
+struct Width;
+
+impl WithSimd for Width {
+    type Output = usize;
+
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::U32_LANES.clamp(1, LANES_MAX)
+    }
+}
+
+/// What pieces of at most [`CHUNK_BYTES`] come to: hashes of whole inputs,
+/// chaining values of others. Each [`width`] of them take as long as the longest.
+pub(super) fn hash(mode: &Mode<'_>, pieces: &[Piece<'_>], out: &mut [Hash]) {
+    ARCH.dispatch(SideBySide { mode, pieces, out });
+}
+
+struct SideBySide<'j, 'i> {
+    mode: &'j Mode<'j>,
+    pieces: &'j [Piece<'i>],
+    out: &'j mut [Hash],
+}
+
+impl WithSimd for SideBySide<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let width = S::U32_LANES.clamp(1, LANES_MAX);
+        for (pieces, out) in self.pieces.chunks(width).zip(self.out.chunks_mut(width)) {
+            hash_lanes(simd, self.mode, pieces, out);
+        }
+    }
+}
+
+/// One word of every lane, on its way into or out of a vector.
+type Lanes = [u32; LANES_MAX];
+
+#[inline(always)]
+fn hash_lanes<S: Simd>(simd: S, mode: &Mode<'_>, pieces: &[Piece<'_>], out: &mut [Hash]) {
+    let longest = pieces.iter().map(Piece::blocks).max();
+    let mut cv = mode.start.map(|word| simd.splat_u32s(word));
+    let mut counters = Lanes::default();
+    for (counter, piece) in counters.iter_mut().zip(pieces) {
+        *counter = piece.chunk;
+    }
     for block in 0..longest.unwrap_or(0) {
         let first = if block == 0 { CHUNK_START } else { 0 };
-        let mut padded = [[0; BLOCK_BYTES]; LANES];
-        let lanes = inputs.iter().zip(lens.iter_mut().zip(&mut flags));
-        for ((input, (len, flags)), padded) in lanes.zip(&mut padded) {
-            let rest = input.get(block * BLOCK_BYTES..).unwrap_or_default();
-            *len = load(rest, padded);
-            *flags = mode.flags | first;
-            if block + 1 == blocks(input.len()) {
-                *flags |= CHUNK_END | ROOT;
+        let (mut lens, mut flags) = (Lanes::default(), Lanes::default());
+        let mut words = [Lanes::default(); 16];
+        for (lane, piece) in pieces.iter().enumerate() {
+            let rest = piece.bytes.get(block * BLOCK_BYTES..).unwrap_or_default();
+            lens[lane] = load(rest, lane, &mut words);
+            flags[lane] = mode.flags | first;
+            if block + 1 == piece.blocks() {
+                flags[lane] |= CHUNK_END | if piece.whole { ROOT } else { 0 };
             }
         }
-        let message = turn(&padded);
-        compress(&mut cv, &message, &lens, &flags);
-        // What a lane holds behind its input's end is of no use.
-        for (lane, (input, hash)) in inputs.iter().zip(out.iter_mut()).enumerate() {
-            if block + 1 == blocks(input.len()) {
-                for (bytes, word) in hash.0.chunks_exact_mut(4).zip(&cv) {
+        let message = words.map(|word| vector(simd, &word));
+        // A chunk's number has less than 32 bits here.
+        let last_row = [
+            vector(simd, &counters),
+            simd.splat_u32s(0),
+            vector(simd, &lens),
+            vector(simd, &flags),
+        ];
+        compress(simd, &mut cv, &message, last_row);
+        // What a lane holds behind its piece's end is of no use.
+        if !pieces.iter().any(|piece| block + 1 == piece.blocks()) {
+            continue;
+        }
+        let mut words = [Lanes::default(); 8];
+        for (word, cv) in words.iter_mut().zip(cv) {
+            if let Some(vector) = S::as_mut_simd_u32s(word).0.first_mut() {
+                *vector = cv;
+            }
+        }
+        for (lane, (piece, hash)) in pieces.iter().zip(out.iter_mut()).enumerate() {
+            if block + 1 == piece.blocks() {
+                for (bytes, word) in hash.0.chunks_exact_mut(4).zip(&words) {
                     bytes.copy_from_slice(&word[lane].to_le_bytes());
                 }
             }
@@ -119,81 +256,117 @@ pub(super) fn hash(mode: &Mode, inputs: &[&[u8]], out: &mut [Hash]) {
     }
 }
 
-/// Copies the next block of an input; returns its bytes.
-fn load(rest: &[u8], padded: &mut [u8; BLOCK_BYTES]) -> u32 {
-    if let Some(block) = rest.first_chunk::<BLOCK_BYTES>() {
-        *padded = *block;
-        return 64;
-    }
-    padded[..rest.len()].copy_from_slice(rest);
-    // Less than 64.
-    u32::try_from(rest.len()).unwrap_or(0)
+#[inline(always)]
+fn vector<S: Simd>(simd: S, lanes: &Lanes) -> S::u32s {
+    let (vectors, _) = S::as_simd_u32s(lanes);
+    vectors.first().copied().unwrap_or(simd.splat_u32s(0))
 }
 
-/// Blocks by lane to words by lane.
-fn turn(blocks: &[[u8; BLOCK_BYTES]; LANES]) -> [Word; 16] {
-    let mut words = [[0; LANES]; 16];
-    for (at, word) in words.iter_mut().enumerate() {
-        for (word, block) in word.iter_mut().zip(blocks) {
-            *word = le_word(&block[4 * at..4 * at + 4]);
-        }
+/// Puts the next block of a piece into its lane; returns the block's bytes.
+#[inline(always)]
+fn load(rest: &[u8], lane: usize, words: &mut [Lanes; 16]) -> u32 {
+    let mut padded = [0; BLOCK_BYTES];
+    let len = rest.len().min(BLOCK_BYTES);
+    let block = if let Some(block) = rest.first_chunk::<BLOCK_BYTES>() {
+        block
+    } else {
+        padded[..len].copy_from_slice(rest);
+        &padded
+    };
+    for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
+        word[lane] = le_word(bytes);
     }
-    words
+    // At most 64.
+    u32::try_from(len).unwrap_or(0)
 }
 
+#[inline(always)]
 fn le_word(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(0, u32::from_le_bytes)
 }
 
-fn compress(cv: &mut [Word; 8], m: &[Word; 16], lens: &Word, flags: &Word) {
-    let [
-        mut v0,
-        mut v1,
-        mut v2,
-        mut v3,
-        mut v4,
-        mut v5,
-        mut v6,
-        mut v7,
-    ] = *cv;
-    let [mut v8, mut v9, mut v10, mut v11, ..] = IV.map(|word| [word; LANES]);
-    // The counter of a chunk that is the first is 0.
-    let (mut v12, mut v13) = ([0; LANES], [0; LANES]);
-    let (mut v14, mut v15) = (*lens, *flags);
+#[inline(always)]
+fn compress<S: Simd>(simd: S, cv: &mut [S::u32s; 8], m: &[S::u32s; 16], last_row: [S::u32s; 4]) {
+    let [i0, i1, i2, i3, ..] = IV.map(|word| simd.splat_u32s(word));
+    let [c0, c1, c2, c3, c4, c5, c6, c7] = *cv;
+    let [l0, l1, l2, l3] = last_row;
+    let mut v = [
+        c0, c1, c2, c3, c4, c5, c6, c7, i0, i1, i2, i3, l0, l1, l2, l3,
+    ];
     for r in &SCHEDULE {
-        mix(&mut v0, &mut v4, &mut v8, &mut v12, &m[r[0]], &m[r[1]]);
-        mix(&mut v1, &mut v5, &mut v9, &mut v13, &m[r[2]], &m[r[3]]);
-        mix(&mut v2, &mut v6, &mut v10, &mut v14, &m[r[4]], &m[r[5]]);
-        mix(&mut v3, &mut v7, &mut v11, &mut v15, &m[r[6]], &m[r[7]]);
-        mix(&mut v0, &mut v5, &mut v10, &mut v15, &m[r[8]], &m[r[9]]);
-        mix(&mut v1, &mut v6, &mut v11, &mut v12, &m[r[10]], &m[r[11]]);
-        mix(&mut v2, &mut v7, &mut v8, &mut v13, &m[r[12]], &m[r[13]]);
-        mix(&mut v3, &mut v4, &mut v9, &mut v14, &m[r[14]], &m[r[15]]);
+        mix(simd, &mut v, [0, 4, 8, 12], m[r[0]], m[r[1]]);
+        mix(simd, &mut v, [1, 5, 9, 13], m[r[2]], m[r[3]]);
+        mix(simd, &mut v, [2, 6, 10, 14], m[r[4]], m[r[5]]);
+        mix(simd, &mut v, [3, 7, 11, 15], m[r[6]], m[r[7]]);
+        mix(simd, &mut v, [0, 5, 10, 15], m[r[8]], m[r[9]]);
+        mix(simd, &mut v, [1, 6, 11, 12], m[r[10]], m[r[11]]);
+        mix(simd, &mut v, [2, 7, 8, 13], m[r[12]], m[r[13]]);
+        mix(simd, &mut v, [3, 4, 9, 14], m[r[14]], m[r[15]]);
     }
-    let upper = [v0, v1, v2, v3, v4, v5, v6, v7];
-    let lower = [v8, v9, v10, v11, v12, v13, v14, v15];
-    for (out, (a, b)) in cv.iter_mut().zip(upper.iter().zip(&lower)) {
-        for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
-            *out = a ^ b;
-        }
+    for (i, out) in cv.iter_mut().enumerate() {
+        *out = simd.xor_u32s(v[i], v[i + 8]);
     }
 }
 
-/// BLAKE3's mixing function in every lane. Not inlined: as a loop of its own
-/// it is turned into vector instructions, inside of `compress` it is not.
-#[inline(never)]
+/// BLAKE3's mixing function in every lane.
+#[inline(always)]
 #[allow(clippy::many_single_char_names)] // the names of the BLAKE3 paper
-fn mix(a: &mut Word, b: &mut Word, c: &mut Word, d: &mut Word, x: &Word, y: &Word) {
-    for lane in 0..LANES {
-        let (mut p, mut q, mut r, mut s) = (a[lane], b[lane], c[lane], d[lane]);
-        p = p.wrapping_add(q).wrapping_add(x[lane]);
-        s = (s ^ p).rotate_right(16);
-        r = r.wrapping_add(s);
-        q = (q ^ r).rotate_right(12);
-        p = p.wrapping_add(q).wrapping_add(y[lane]);
-        s = (s ^ p).rotate_right(8);
-        r = r.wrapping_add(s);
-        q = (q ^ r).rotate_right(7);
-        (a[lane], b[lane], c[lane], d[lane]) = (p, q, r, s);
+fn mix<S: Simd>(simd: S, v: &mut [S::u32s; 16], [a, b, c, d]: [usize; 4], x: S::u32s, y: S::u32s) {
+    let add = |x, y| simd.add_u32s(x, y);
+    v[a] = add(add(v[a], v[b]), x);
+    v[d] = rotate_right::<S, 16>(simd, simd.xor_u32s(v[d], v[a]));
+    v[c] = add(v[c], v[d]);
+    v[b] = rotate_right::<S, 12>(simd, simd.xor_u32s(v[b], v[c]));
+    v[a] = add(add(v[a], v[b]), y);
+    v[d] = rotate_right::<S, 8>(simd, simd.xor_u32s(v[d], v[a]));
+    v[c] = add(v[c], v[d]);
+    v[b] = rotate_right::<S, 7>(simd, simd.xor_u32s(v[b], v[c]));
+}
+
+#[inline(always)]
+fn rotate_right<S: Simd, const BITS: u32>(simd: S, word: S::u32s) -> S::u32s {
+    let right = simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s(BITS));
+    let left = simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(32 - BITS));
+    simd.or_u32s(right, left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that this processor has, and none.
+    fn everything() -> Vec<Arch> {
+        let mut all = vec![Arch::Scalar, Arch::new()];
+        #[cfg(target_arch = "x86_64")]
+        all.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        all
+    }
+
+    #[test]
+    fn every_instruction_set_agrees_with_the_library() {
+        let bytes: Vec<u8> = (0..2000u32).map(|i| (i * i % 251) as u8).collect();
+        let piece = |i: usize| {
+            let len = i * 89 % (CHUNK_BYTES + 1);
+            Piece {
+                bytes: &bytes[i..i + len.max(1)],
+                chunk: u32::try_from(i % 3).unwrap(),
+                whole: i % 3 == 0,
+            }
+        };
+        let pieces: Vec<Piece<'_>> = (0..67).map(piece).collect();
+        for mode in [Mode::PLAIN, Mode::keyed(crate::hash::Role::Leaf.key())] {
+            let alone: Vec<Hash> = pieces.iter().map(|piece| mode.alone_piece(piece)).collect();
+            for arch in everything() {
+                let (mode, pieces) = (&mode, pieces.as_slice());
+                let mut out = vec![Hash::default(); pieces.len()];
+                let job = SideBySide {
+                    mode,
+                    pieces,
+                    out: &mut out,
+                };
+                arch.dispatch(job);
+                assert_eq!(out, alone, "{arch:?}");
+            }
+        }
     }
 }

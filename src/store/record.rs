@@ -249,6 +249,16 @@ impl SegmentHeader {
     }
 }
 
+/// What a body tag is computed over in front of the body.
+pub(crate) const TAG_INPUT_START_BYTES: usize = 32;
+
+fn tag_input_start(position: Position, fields: &[u8; 24]) -> [u8; TAG_INPUT_START_BYTES] {
+    let mut out = [0; TAG_INPUT_START_BYTES];
+    out[..8].copy_from_slice(&position.as_u64().to_le_bytes());
+    out[8..].copy_from_slice(fields);
+    out
+}
+
 fn short(hash: &hash::Hash) -> Short {
     let mut out = [0; 16];
     out.copy_from_slice(&hash.as_bytes()[..16]);
@@ -291,10 +301,16 @@ impl SegmentKeys {
     fn tag(&self, position: Position, fields: &[u8; 24], padded_body: &[u8]) -> Short {
         let mut input = hash::Stream::keyed_with(&self.body);
         input
-            .update(&position.as_u64().to_le_bytes())
-            .update(fields)
+            .update(&tag_input_start(position, fields))
             .update(padded_body);
         short(&input.finish())
+    }
+
+    /// The tags of many records, each from [`tag_input_start`] and its padded
+    /// body in one piece: short ones are hashed side by side.
+    fn tags(&self, inputs: &[&[u8]]) -> impl Iterator<Item = Short> + use<> {
+        let tags = hash::keyed_many_with(&self.body, inputs);
+        tags.into_iter().map(|tag| short(&tag))
     }
 
     /// `keyed(K_chain, previous chain, position, bytes 0..24, tag)[..16]`: 64
@@ -410,6 +426,20 @@ impl RecordHeader {
         keys.tag(at, &self.fields, padded_body) == self.tag
     }
 
+    /// What its body tag is computed over in front of the body.
+    pub(crate) fn tag_input_start(&self, at: Position) -> [u8; TAG_INPUT_START_BYTES] {
+        tag_input_start(at, &self.fields)
+    }
+
+    /// The first of many records whose body is not what was written, each with
+    /// what its tag is computed over.
+    pub(crate) fn first_bad_tag(keys: &SegmentKeys, records: &[(&Self, &[u8])]) -> Option<usize> {
+        let inputs: Vec<&[u8]> = records.iter().map(|(_, input)| *input).collect();
+        let tags = keys.tags(&inputs);
+        let mut both = records.iter().zip(tags);
+        both.position(|((header, _), tag)| tag != header.tag)
+    }
+
     /// The chain after this record if it follows `before`.
     #[must_use]
     pub(crate) fn chains_on(
@@ -494,25 +524,34 @@ impl Group {
         position.forward(self.len())?;
         let count = self.records.len();
         for (i, (start, kind)) in self.records.iter().enumerate() {
-            let end = self
-                .records
-                .get(i + 1)
-                .map_or(self.bytes.len(), |next| next.0);
             let at = position.forward(*start as u64)?;
-            let (header, body) = self
-                .bytes
-                .get_mut(*start..end)?
-                .split_first_chunk_mut::<RECORD_HEADER_BYTES>()?;
+            let rest = self.bytes.get_mut(*start..)?;
+            let header = rest.first_chunk_mut::<RECORD_HEADER_BYTES>()?;
             header[..4].copy_from_slice(&RECORD_MAGIC);
             header[4] = *kind as u8;
             header[5] =
                 if i == 0 { FLAG_FIRST } else { 0 } | if i + 1 == count { FLAG_LAST } else { 0 };
             header[12..16].copy_from_slice(&u32::try_from(i).ok()?.to_le_bytes());
             header[16..24].copy_from_slice(&synced_through.as_u64().to_le_bytes());
-            let mut fields = [0u8; 24];
-            fields.copy_from_slice(&header[..24]);
+            let fields = *header.first_chunk()?;
             header[24..32].copy_from_slice(&keys.check(at, &fields));
-            let tag = keys.tag(at, &fields, body);
+            // Until tag and chain come here: in front of the body, it lies as
+            // the tag is computed over it.
+            header[32..].copy_from_slice(&tag_input_start(at, &fields));
+        }
+        let starts = self.records.iter().map(|(start, _)| *start);
+        let ends = starts.clone().skip(1).chain([self.bytes.len()]);
+        let inputs: Option<Vec<&[u8]>> = starts
+            .clone()
+            .zip(ends)
+            .map(|(start, end)| self.bytes.get(start + 32..end))
+            .collect();
+        let tags = keys.tags(&inputs?);
+        for (start, tag) in starts.zip(tags) {
+            let at = position.forward(start as u64)?;
+            let rest = self.bytes.get_mut(start..)?;
+            let header = rest.first_chunk_mut::<RECORD_HEADER_BYTES>()?;
+            let fields = *header.first_chunk()?;
             chain = keys.chain(&chain, at, &fields, &tag);
             header[32..48].copy_from_slice(&tag);
             header[48..].copy_from_slice(&chain);
