@@ -88,7 +88,7 @@ enum Command {
     Contexts(read::ContextsArguments),
     /// Print the newest signed head
     Head(read::HeadArguments),
-    /// Print the origin's public key and this node's public key
+    /// Print the origin's public key that counts now, and this node's
     Keys(keys::KeysArguments),
     /// Serve the store over gRPC, and to mirrors over QUIC, until SIGTERM or SIGINT
     Serve(serve::ServeArguments),

@@ -82,6 +82,13 @@ impl View {
         self.index().origin().clone()
     }
 
+    /// The key the store was made for: the first of the chain that leads to
+    /// [`View::origin`].
+    #[must_use]
+    pub fn pinned(&self) -> VerifierKey {
+        self.index().chain.pinned().clone()
+    }
+
     /// The newest published or complete head.
     #[must_use]
     pub fn head(&self) -> Option<SignedHead> {

@@ -17,7 +17,7 @@ fn json_has_exactly_the_promised_fields() {
     let place = Place::new();
     place.with_sample("s");
     let keys = place.run("s", &["keys", "--json"]).expect(0).json();
-    assert_eq!(sorted(&keys), ["node_key", "origin_vkey"]);
+    assert_eq!(sorted(&keys), ["node_key", "origin_vkey", "pinned_vkey"]);
     assert!(is_hex64(&keys["node_key"]));
     assert!(
         keys["origin_vkey"]

@@ -112,6 +112,44 @@ fn a_mirror_follows_a_rotation() {
         .refuses(3, "origin.key is");
 }
 
+/// Whoever asks `keys` for the key to verify with must get the one that counts.
+#[test]
+fn keys_names_the_key_that_counts() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    let same = place.run("s", &["keys", "--json"]).expect(0).json();
+    assert_eq!(same["pinned_vkey"], same["origin_vkey"]);
+    let ran = place.run("s", &["keys"]).expect(0);
+    assert!(!ran.text().contains("pinned"), "{}", ran.text());
+
+    let rotated = place.run("s", &["rotate-key", "--json"]).expect(0).json();
+    let server = pair.serve("s");
+    pair.pull(&server).expect(0);
+    // Beside the server, and of the mirror.
+    for name in ["s", "m"] {
+        let keys = place.run(name, &["keys", "--json"]).expect(0).json();
+        assert_eq!(keys["origin_vkey"], rotated["new_vkey"], "{name}");
+        assert_eq!(keys["pinned_vkey"], rotated["old_vkey"], "{name}");
+        let ran = place.run(name, &["keys"]).expect(0);
+        let lines: Vec<&str> = ran.text().lines().collect();
+        let [origin, pinned, node] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        let new_vkey = rotated["new_vkey"].as_str().unwrap();
+        assert!(origin.starts_with(&format!("origin key  {new_vkey} (")));
+        assert_eq!(*pinned, format!("pinned key  {}", pair.origin));
+        assert!(node.starts_with("node key    "));
+    }
+    drop(server);
+    append(place, "s", "packages", "after");
+    let head = place.path("new.head");
+    fs::write(&head, place.run("s", &["head"]).expect(0).stdout).unwrap();
+    let (origin, _) = place.keys("s");
+    let mut verify = command();
+    verify.arg("verify").arg(&head).args(["--origin", &origin]);
+    run_with(verify, b"").expect(0);
+}
+
 #[test]
 fn a_rolled_back_store_is_frozen() {
     let pair = Pair::new();
