@@ -12,7 +12,7 @@
 //!
 //! | layer | modules | what it may not contain |
 //! |---|---|---|
-//! | 0 bytes | [`hash`], [`encoding`], [`entry`], [`lamport`], [`limits`] | clock, files, async, logging |
+//! | 0 bytes | [`hash`], [`encoding`], [`entry`], [`lamport`], [`limits`], [`shown`] | clock, files, async, logging |
 //! | 1 tree | [`tree`] | the same |
 //! | 2 trust | [`note`], [`head`], [`directory`], [`run`], [`proof`], [`evidence`], [`verify`], [`ledger`] | the same; keys and randomness are arguments |
 //! | 3 engines and disk, blind to each other | `store`, `sync`, `archive` | store: sockets, async; the others: sockets, files, async |
@@ -45,6 +45,7 @@ pub mod proof;
 #[cfg(feature = "node")]
 pub mod rpc;
 pub mod run;
+pub mod shown;
 #[cfg(feature = "store")]
 pub mod store;
 #[cfg(feature = "store")]

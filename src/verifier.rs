@@ -3,13 +3,13 @@
 //! without default features.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::note::VerifierKey;
+use crate::shown::escape;
 use crate::verify::{self, FILE_BYTES_MAX};
 
 /// What is said by the program that knows no other command.
@@ -35,7 +35,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(status: u8, line: impl std::fmt::Display) -> Self {
+    fn failed(status: u8, line: impl std::fmt::Display) -> Self {
         let line = escape(&line.to_string());
         Self { status, line }
     }
@@ -46,21 +46,25 @@ impl Outcome {
 pub fn verify_path(path: &Path, origin: &str) -> Outcome {
     let key = match VerifierKey::parse(origin) {
         Ok(key) => key,
-        Err(error) => return Outcome::new(2, format_args!("--origin: {error}")),
+        Err(error) => return Outcome::failed(2, format_args!("--origin: {error}")),
     };
     match read(path) {
-        Ok(bytes) if bytes.len() > FILE_BYTES_MAX => Outcome::new(
+        Ok(bytes) if bytes.len() > FILE_BYTES_MAX => Outcome::failed(
             2,
             format_args!("{}: longer than {FILE_BYTES_MAX} bytes", path.display()),
         ),
         Ok(bytes) => match verify::file(&bytes, &key) {
-            Ok(proven) => Outcome::new(0, format_args!("proven: {proven}")),
+            Ok(proven) => Outcome {
+                status: 0,
+                // Names in it are quoted and escaped already.
+                line: format!("proven: {proven}"),
+            },
             Err(error) => {
                 let status = if error.is_malformed() { 2 } else { 1 };
-                Outcome::new(status, format_args!("{}: {error}", path.display()))
+                Outcome::failed(status, format_args!("{}: {error}", path.display()))
             }
         },
-        Err(error) => Outcome::new(3, format_args!("{}: {error}", path.display())),
+        Err(error) => Outcome::failed(3, format_args!("{}: {error}", path.display())),
     }
 }
 
@@ -124,47 +128,4 @@ fn usage() -> ExitCode {
     // Without a stderr there is nobody to tell.
     let _ = write!(io::stderr(), "{USAGE}");
     ExitCode::from(2)
-}
-
-/// Text with everything escaped that could move a cursor, change colours or
-/// reorder what is read: control characters, line ends, and the Unicode
-/// characters that are invisible or change direction. Backslashes double, so
-/// that an escape cannot be imitated.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            c if is_unsafe(c) => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escape;
-
-    #[test]
-    fn nothing_that_moves_a_cursor_gets_through() {
-        assert_eq!(escape("plain, größer, 服务器"), "plain, größer, 服务器");
-        assert_eq!(escape("\x1b[2J\x07"), "\\u{1b}[2J\\u{7}");
-        assert_eq!(escape("a\nb\tc\rd\\n"), "a\\nb\\tc\\rd\\\\n");
-        assert_eq!(escape("\u{202e}x\u{9b}"), "\\u{202e}x\\u{9b}");
-    }
 }

@@ -1,5 +1,6 @@
 //! Layer 2. One door for every file an auditor may hold: what is it, does it
-//! hold under this key, and what does it prove, in one line.
+//! hold under this key, and what does it prove, in one line. Names in that line
+//! are quoted and escaped: whoever chose them cannot continue the sentence.
 
 use std::fmt;
 
@@ -7,8 +8,12 @@ use crate::evidence::{self, Evidence, EvidenceError};
 use crate::head::{HeadError, KeyChain, SignedHead};
 use crate::note::{NoteError, VerifierKey};
 use crate::proof::{self, ContextProof, EntryProof, ProofError, StoreProof};
+use crate::shown::Escaped;
 
-/// What a file proved. `Display` says it in one line.
+#[cfg(test)]
+mod tests;
+
+/// What a file proved. `Display` says it in one line that is safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proven {
     /// A head was signed by the origin.
@@ -96,7 +101,7 @@ impl fmt::Display for Proven {
                     f,
                     "head {} of {}: {} contexts, {} entries, directory root {}",
                     signed.order(),
-                    head.origin,
+                    Escaped(head.origin.as_str()),
                     head.contexts,
                     head.entries,
                     head.directory_root

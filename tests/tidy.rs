@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 100;
 /// The rooms of a crate, from the bottom up. A module may name modules of
 /// lower layers, and its own layer where `may_see_each_other` says so.
 const LAYERS: [&[&str]; 6] = [
-    &["hash", "encoding", "entry", "lamport", "limits"],
+    &["hash", "encoding", "entry", "lamport", "limits", "shown"],
     &["tree"],
     &[
         "note",

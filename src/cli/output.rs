@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, StdoutLock, Write as _};
 use serde::Serialize;
 
 use super::error::CliError;
-pub(super) use crate::verifier::escape;
+pub(super) use crate::shown::escape;
 
 /// Where a command's results go.
 pub(super) struct Out {

@@ -239,8 +239,7 @@ fn say_fork(view: &View) {
     } else {
         "forked, nothing is pulled until `resolve` names the branch"
     };
-    let verdict = escape(&fork.verdict);
-    let _ = writeln!(std::io::stderr(), "{state}: {verdict}");
+    let _ = writeln!(std::io::stderr(), "{state}: {}", fork.verdict);
 }
 
 pub(super) fn head(data: &DataDir, arguments: &HeadArguments) -> Result<(), CliError> {

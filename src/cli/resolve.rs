@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::data::{DataDir, options};
 use super::error::CliError;
-use super::output::{Out, escape};
+use super::output::Out;
 use crate::hash::Hash;
 use crate::head::HeadOrder;
 use crate::store::View;
@@ -29,7 +29,7 @@ pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), Cl
     };
     let Some(root) = arguments.branch else {
         let mut out = Out::new();
-        out.line(escape(&fork.verdict))?;
+        out.line(&fork.verdict)?;
         if let Some(verdict) = view.fork_verdict() {
             let (earlier, later) = verdict.roots.unzip();
             for (order, root) in [(verdict.earlier, earlier), (verdict.later, later)] {

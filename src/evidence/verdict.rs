@@ -6,6 +6,7 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::HeadOrder;
 use crate::note::OriginName;
+use crate::shown::{Escaped, Quoted};
 
 /// What kind of contradiction it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +58,8 @@ impl Kind {
     }
 }
 
-/// What an evidence file proved.
+/// What an evidence file proved. `Display` says it in one line that is safe to
+/// show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// What kind of contradiction it is.
@@ -82,7 +84,7 @@ impl fmt::Display for Verdict {
             later,
             ..
         } = self;
-        write!(f, "{origin} signed two histories: ")?;
+        write!(f, "{} signed two histories: ", Escaped(origin.as_str()))?;
         match self.kind {
             Kind::TwoTexts => write!(f, "two texts of head {later}")?,
             Kind::TwoRotations => write!(f, "two rotations of one key, at {earlier} and {later}")?,
@@ -107,7 +109,7 @@ impl fmt::Display for Verdict {
             )?,
         }
         match &self.context {
-            Some(context) => write!(f, " (context {context})"),
+            Some(context) => write!(f, " (context {})", Quoted(context.as_str())),
             None => Ok(()),
         }
     }

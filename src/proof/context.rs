@@ -28,6 +28,7 @@ use crate::limits::{
     DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX, PROOF_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX,
 };
 use crate::note::VerifierKey;
+use crate::shown::{Escaped, Quoted};
 use crate::tree::{TreeSize, consistency};
 
 /// The first line.
@@ -195,7 +196,8 @@ impl fmt::Display for ProvenContext {
         } = self;
         write!(
             f,
-            "context {context}, {} entries under head {}, ",
+            "context {}, {} entries under head {}, ",
+            Quoted(context.as_str()),
             to.size,
             head.order()
         )?;
@@ -203,7 +205,7 @@ impl fmt::Display for ProvenContext {
             Some(from) => write!(f, "extends the {} entries", from.size)?,
             None => f.write_str("did not exist")?,
         }
-        let origin = &head.head().origin;
+        let origin = Escaped(head.head().origin.as_str());
         write!(f, " under head {} of {origin}", older_head.order())
     }
 }

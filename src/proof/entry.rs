@@ -31,6 +31,7 @@ use crate::limits::{
     PROOF_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX,
 };
 use crate::note::VerifierKey;
+use crate::shown::{Escaped, Quoted};
 use crate::tree::{LeafIndex, TreeSize, inclusion};
 
 /// The first line.
@@ -224,13 +225,16 @@ impl fmt::Display for ProvenEntry {
         } = self;
         write!(
             f,
-            "entry {sequence} of {size} of context {context}, id {id}, key {key:?}, "
+            "entry {sequence} of {size} of context {}, id {id}, key {}, ",
+            Quoted(context.as_str()),
+            Quoted(key)
         )?;
         if self.payload_checked {
             write!(f, "with its payload of {payload_bytes} bytes")?;
         } else {
             write!(f, "payload of {payload_bytes} bytes not in the file")?;
         }
-        write!(f, ", under head {} of {}", head.order(), head.head().origin)
+        let origin = Escaped(head.head().origin.as_str());
+        write!(f, ", under head {} of {origin}", head.order())
     }
 }

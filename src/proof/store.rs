@@ -35,6 +35,7 @@ use crate::limits::{
     DIRECTORY_NODE_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX, STORE_PROOF_BYTES_MAX,
 };
 use crate::note::VerifierKey;
+use crate::shown::Escaped;
 
 #[cfg(test)]
 mod tests;
@@ -452,7 +453,7 @@ impl fmt::Display for ProvenStore {
             older.contexts,
             older.entries,
             self.older_head.order(),
-            newer.origin,
+            Escaped(newer.origin.as_str()),
             self.head.order(),
             newer.contexts,
             newer.entries,
