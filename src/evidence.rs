@@ -4,10 +4,10 @@
 //!
 //! ```text
 //!   two-texts         two texts of one (term, epoch)
-//!   two-rotations     two rotations away from one key
+//!   two-rotations     two rotations away from one key, in one term
 //!   two-takeovers     two takeovers of one term
-//!   counts            the later head has fewer contexts or entries, or the
-//!                     same ones and another root
+//!   counts            the later head's counts and root do not follow from
+//!                     the earlier one's
 //!   dropped           a context of the earlier head is not in the later one
 //!   shrunk            a context has fewer entries in the later head
 //!   other-root        a context has two roots at one size
@@ -233,7 +233,7 @@ impl Evidence {
         if later.order() < earlier.order() {
             return Err(no_contradiction("the later statement is the earlier one"));
         }
-        let kind = match &self.context {
+        let (kind, why) = match &self.context {
             None => self.of_texts(&chain, &earlier, &later)?,
             Some(_) if earlier.order() == later.order() => {
                 return Err(no_contradiction(
@@ -242,15 +242,15 @@ impl Evidence {
             }
             Some(context) => {
                 self.descends(&chain, &earlier, &later)?;
-                judge(context, &earlier, &later)?
+                (judge(context, &earlier, &later)?, None)
             }
         };
-        Ok(self.verdict(
-            kind,
-            origin,
-            (earlier.order(), later.order()),
-            Some(roots(&earlier, &later)),
-        ))
+        let orders = (earlier.order(), later.order());
+        let roots = Some(roots(&earlier, &later));
+        Ok(Verdict {
+            why,
+            ..self.verdict(kind, origin, orders, roots)
+        })
     }
 
     fn verdict(
@@ -266,6 +266,7 @@ impl Evidence {
             earlier,
             later,
             roots,
+            why: None,
             context: self.context.as_ref().map(|context| context.id.clone()),
         }
     }
@@ -291,24 +292,30 @@ impl Evidence {
     }
 
     /// Two rotations of one key are judged by the keys they name: one of them
-    /// is not of the chain, whichever that is.
+    /// is not of the chain, whichever that is. Across terms they are no
+    /// contradiction: a takeover may have given up the first.
     fn two_rotations(&self, chain: &KeyChain) -> Result<Option<Verdict>, EvidenceError> {
         let (Ok(one), Ok(other)) = (chain.rotation(&self.earlier), chain.rotation(&self.later))
         else {
             return Ok(None);
         };
         let old = |head: &SignedHead| head.head().rotation.as_ref().map(|r| r.old.clone());
-        if self.context.is_some() || old(&one) != old(&other) || one.order() == other.order() {
+        let (first, second) = (one.order(), other.order());
+        if self.context.is_some()
+            || old(&one) != old(&other)
+            || first.term != second.term
+            || first == second
+        {
             return Ok(None);
         }
         self.nothing_else()?;
         if old(&one).as_ref() != Some(chain.current()) {
             return Err(no_contradiction("there are rotations that nothing needs"));
         }
-        if other.order() < one.order() {
+        if second < first {
             return Err(no_contradiction("the later statement is the earlier one"));
         }
-        let (orders, roots) = ((one.order(), other.order()), Some(roots(&one, &other)));
+        let (orders, roots) = ((first, second), Some(roots(&one, &other)));
         Ok(Some(self.verdict(
             Kind::TwoRotations,
             chain.pinned(),
@@ -322,7 +329,7 @@ impl Evidence {
         chain: &KeyChain,
         earlier: &SignedHead,
         later: &SignedHead,
-    ) -> Result<Kind, EvidenceError> {
+    ) -> Result<(Kind, Option<Contradiction>), EvidenceError> {
         if earlier.order() == later.order() {
             self.nothing_else()?;
             if earlier.head() == later.head() {
@@ -331,11 +338,11 @@ impl Evidence {
             if self.earlier > self.later {
                 return Err(no_contradiction("the two texts are in the wrong order"));
             }
-            return Ok(Kind::TwoTexts);
+            return Ok((Kind::TwoTexts, None));
         }
         self.descends(chain, earlier, later)?;
         match descent(earlier.head(), later.head()) {
-            Err(_) => Ok(Kind::Counts),
+            Err(why) => Ok((Kind::Counts, Some(why))),
             Ok(()) => Err(no_contradiction(
                 "the later head may extend the earlier one",
             )),
@@ -365,9 +372,11 @@ impl Evidence {
                     "the earlier head was superseded by a takeover",
                 ));
             }
+            let epoch = takeover.base.epoch.checked_add(1);
             at = HeadOrder {
                 term: takeover.term,
-                epoch: takeover.base.epoch.saturating_add(1),
+                epoch: epoch
+                    .ok_or_else(|| no_contradiction("a takeover leaves no epoch to a head"))?,
             };
         }
         if at.term != later.order().term || later.order() < at {

@@ -36,7 +36,7 @@ mod text;
 
 pub(crate) use chain::until_key;
 pub use chain::{KeyChain, SignedTakeover, needed_rotations};
-pub use relation::{Contradiction, Relation, compare, descent};
+pub use relation::{Claim, Contradiction, Counts, Relation, Rule, compare, descent};
 pub(crate) use takeover::is_takeover;
 pub use takeover::{Takeover, TakeoverNeeded};
 use text::{Lines, at_least_one, hash_text, invalid, same_text};
@@ -247,6 +247,12 @@ impl SignedHead {
     #[must_use]
     pub fn note_bytes(&self) -> Vec<u8> {
         self.note.to_bytes()
+    }
+
+    /// The key it was opened under: it counted for this head.
+    #[must_use]
+    pub const fn key(&self) -> &VerifierKey {
+        &self.key
     }
 
     /// The key that counts for heads after this one (rule R4).

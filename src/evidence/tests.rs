@@ -340,6 +340,78 @@ fn takeovers_count_under_keys_that_counted_at_their_base() {
     assert!(chain.takeover(&origin.sign_takeover(&other)).is_err());
 }
 
+/// The rotation lies above the takeover's base: it was given up, and its key
+/// signs it again in the new term.
+#[test]
+fn a_rotation_that_a_takeover_gave_up_may_be_signed_again() {
+    let (mut origin, base) = begun();
+    let before = origin.clone();
+    let given_up = origin.rotate(2);
+    for seed in [2, 3] {
+        let mut origin = before.clone();
+        let takeover = origin.take_over(2, &base);
+        origin.epoch = 9;
+        let again = origin.rotate(seed);
+        assert_eq!(of_heads(&given_up, &again), None);
+        for takeovers in [vec![], vec![takeover]] {
+            for rotations in [vec![], given_up.rotations.clone()] {
+                refused(&Evidence {
+                    rotations,
+                    takeovers: takeovers.clone(),
+                    earlier: given_up.note(),
+                    later: again.note(),
+                    context: None,
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_takeover_of_the_last_epoch_leaves_none_to_a_head() {
+    let (mut origin, _) = begun();
+    origin.epoch = u64::MAX - 2;
+    let earlier = origin.publish();
+    for (epoch, leaves_one) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+        let mut origin = origin.clone();
+        let base = Takeover {
+            origin: vkey(1).name().clone(),
+            term: 2,
+            base: HeadOrder { term: 1, epoch },
+            base_directory_root: earlier.head.head().directory_root,
+            base_contexts: 2,
+            base_entries: 4,
+            time_ns: 1,
+        };
+        let takeover = origin.sign_takeover(&base);
+        origin.forget("b");
+        origin.term = 2;
+        origin.epoch = u64::MAX - 1;
+        let later = origin.publish();
+        let evidence = Evidence {
+            takeovers: vec![takeover],
+            ..of_context(&earlier, &later, "b")
+        };
+        assert_eq!(evidence.verify(&vkey(1)).is_ok(), leaves_one);
+    }
+}
+
+/// What `counts` says is what both heads say.
+#[test]
+fn counts_are_said_as_they_are() {
+    let (_, evidence) = every_kind(0).remove(3);
+    let verdict = evidence.verify(&vkey(1)).unwrap();
+    let Some((one, two)) = verdict.roots else {
+        panic!("{verdict}");
+    };
+    let want = format!(
+        "proofs.example signed two histories: head 1.2 states 2 contexts, 4 entries, directory \
+         root {one}, and head 1.3 states 1 contexts, 3 entries, directory root {two}: no context \
+         may be lost"
+    );
+    assert_eq!(verdict.to_string(), want);
+}
+
 /// Something an honest origin does.
 #[derive(Clone, Debug)]
 enum Step {

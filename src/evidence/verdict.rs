@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::HeadOrder;
+use crate::head::{Contradiction, HeadOrder};
 use crate::note::OriginName;
 use crate::shown::{Escaped, Quoted};
 
@@ -13,11 +13,11 @@ use crate::shown::{Escaped, Quoted};
 pub enum Kind {
     /// Two texts of one (term, epoch).
     TwoTexts,
-    /// Two rotations away from one key.
+    /// Two rotations away from one key, in one term.
     TwoRotations,
     /// Two takeovers of one term.
     TwoTakeovers,
-    /// Fewer contexts or entries, or the same and another root.
+    /// Counts and roots that do not follow from each other.
     Counts,
     /// A context is gone.
     Dropped,
@@ -72,6 +72,8 @@ pub struct Verdict {
     pub later: HeadOrder,
     /// Directory roots of both statements, if they are heads.
     pub roots: Option<(Hash, Hash)>,
+    /// For [`Kind::Counts`]: what both heads state, and what that breaks.
+    pub why: Option<Contradiction>,
     /// The context it is about, if it is about one.
     pub context: Option<ContextId>,
 }
@@ -89,11 +91,10 @@ impl fmt::Display for Verdict {
             Kind::TwoTexts => write!(f, "two texts of head {later}")?,
             Kind::TwoRotations => write!(f, "two rotations of one key, at {earlier} and {later}")?,
             Kind::TwoTakeovers => write!(f, "two takeovers of term {}", later.term)?,
-            Kind::Counts => write!(
-                f,
-                "head {later} has fewer contexts or entries than head {earlier}, or the same and \
-                 another root"
-            )?,
+            Kind::Counts => match &self.why {
+                Some(why) => why.fmt(f)?,
+                None => write!(f, "the counts of heads {earlier} and {later}")?,
+            },
             Kind::Dropped => write!(f, "a context of head {earlier} is gone in head {later}")?,
             Kind::Shrunk => write!(
                 f,

@@ -3,14 +3,18 @@
 //! ```text
 //! one (term, epoch)         same text, or a contradiction
 //! one term, later epoch     nothing fewer; nothing added = the same root;
-//!                           a new context brings at least one entry
+//!                           a new context brings at least one entry;
+//!                           one rotation away from a key
 //! two terms                 only the takeovers between them can tell
 //! ```
 //!
 //! Only the texts are judged; what the directories show, `directory::diff`
 //! finds. The judgement does not depend on which head came first.
 
+use std::fmt;
+
 use super::{Head, HeadOrder, SignedHead, TakeoverNeeded};
+use crate::hash::Hash;
 
 /// How two heads of one origin stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +31,48 @@ pub enum Relation {
     OtherOrigin,
 }
 
+/// What a head says of its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The head.
+    pub order: HeadOrder,
+    /// Its directory root.
+    pub root: Hash,
+    /// Its contexts.
+    pub contexts: u64,
+    /// Its entries.
+    pub entries: u64,
+}
+
+impl Claim {
+    const fn of(head: &Head) -> Self {
+        Self {
+            order: head.order(),
+            root: head.directory_root,
+            contexts: head.contexts,
+            entries: head.entries,
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            order,
+            root,
+            contexts,
+            entries,
+        } = self;
+        write!(
+            f,
+            "head {order} states {contexts} contexts, {entries} entries, directory root {root}"
+        )
+    }
+}
+
 /// Two heads that no honest origin signs both. `earlier` and `later` go by
 /// epoch, not by arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// Two texts for one term and epoch.
     #[error("two texts for head {order}")]
@@ -37,7 +80,7 @@ pub enum Contradiction {
         /// The term and epoch.
         order: HeadOrder,
     },
-    /// Two rotations away from one key.
+    /// Two rotations away from one key, in one term.
     #[error("two rotations of one key, at {earlier} and {later}")]
     TwoRotations {
         /// The one rotation head.
@@ -45,31 +88,47 @@ pub enum Contradiction {
         /// The other.
         later: HeadOrder,
     },
-    /// A context or an entry is gone: fewer of them, or more contexts gained
-    /// than entries, though each new context brings at least one.
-    #[error("head {later} shrank against {earlier}")]
-    Shrunk {
-        /// The head with more.
-        earlier: HeadOrder,
-        /// The head with less.
-        later: HeadOrder,
-    },
+    /// The later head's counts or root do not follow from the earlier one's.
+    #[error("{}, and {}: {}", .0.earlier, .0.later, .0.rule)]
+    Counts(Box<Counts>),
+}
+
+/// Counts or roots that do not follow from each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// What the earlier head says.
+    pub earlier: Claim,
+    /// What the later one says.
+    pub later: Claim,
+    /// What that breaks.
+    pub rule: Rule,
+}
+
+/// What a head owes to the one before it, as far as counts and roots tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// No context is lost.
+    Contexts,
+    /// No entry is lost.
+    Entries,
+    /// Each new context brings at least one entry.
+    NewContexts,
     /// No entry was added and the directory root is another one.
-    #[error("head {later} has no more entries than {earlier} and another root")]
-    OtherRoot {
-        /// The one head.
-        earlier: HeadOrder,
-        /// The other.
-        later: HeadOrder,
-    },
+    Root,
     /// One directory root with two counts; a root proves its counts.
-    #[error("head {later} has the root of {earlier} and other counts")]
-    OtherCounts {
-        /// The one head.
-        earlier: HeadOrder,
-        /// The other.
-        later: HeadOrder,
-    },
+    SameRoot,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Contexts => "no context may be lost",
+            Self::Entries => "no entry may be lost",
+            Self::NewContexts => "each new context brings an entry or more",
+            Self::Root => "without a new entry the root stays",
+            Self::SameRoot => "one root has one number of contexts and of entries",
+        })
+    }
 }
 
 /// Judges two verified heads by their texts alone, within one term. What only
@@ -91,14 +150,15 @@ pub fn compare(known: &SignedHead, other: &SignedHead) -> Result<Relation, Contr
     if earlier == later {
         return Err(Contradiction::TwoTexts { order: earlier });
     }
+    // A takeover may have given up the first of two rotations as well.
+    if first.term != second.term {
+        let term = second.term;
+        return Ok(Relation::AcrossTerms(TakeoverNeeded { term }));
+    }
     if let (Some(one), Some(two)) = (&first.rotation, &second.rotation)
         && one.old == two.old
     {
         return Err(Contradiction::TwoRotations { earlier, later });
-    }
-    if first.term != second.term {
-        let term = second.term;
-        return Ok(Relation::AcrossTerms(TakeoverNeeded { term }));
     }
     descent(first, second).map(|()| relation)
 }
@@ -107,17 +167,21 @@ pub fn compare(known: &SignedHead, other: &SignedHead) -> Result<Relation, Contr
 /// descends from the first (the same term, or a term that continues from the
 /// first head or a later one), by their counts and roots.
 pub fn descent(first: &Head, second: &Head) -> Result<(), Contradiction> {
-    let (earlier, later) = (first.order(), second.order());
-    let gained = second
-        .contexts
-        .checked_sub(first.contexts)
-        .zip(second.entries.checked_sub(first.entries));
+    let contexts = second.contexts.checked_sub(first.contexts);
+    let entries = second.entries.checked_sub(first.entries);
     let same_root = first.directory_root == second.directory_root;
-    match gained {
-        Some((0, 0)) if same_root => Ok(()),
-        _ if same_root => Err(Contradiction::OtherCounts { earlier, later }),
-        Some((0, 0)) => Err(Contradiction::OtherRoot { earlier, later }),
-        Some((contexts, entries)) if contexts <= entries => Ok(()),
-        _ => Err(Contradiction::Shrunk { earlier, later }),
-    }
+    let rule = match (contexts, entries) {
+        (Some(0), Some(0)) if same_root => return Ok(()),
+        _ if same_root => Rule::SameRoot,
+        (None, _) => Rule::Contexts,
+        (_, None) => Rule::Entries,
+        (Some(0), Some(0)) => Rule::Root,
+        (Some(contexts), Some(entries)) if contexts <= entries => return Ok(()),
+        _ => Rule::NewContexts,
+    };
+    Err(Contradiction::Counts(Box::new(Counts {
+        earlier: Claim::of(first),
+        later: Claim::of(second),
+        rule,
+    })))
 }

@@ -256,11 +256,7 @@ fn heads_of_one_term_extend_each_other_or_contradict() {
         };
         open(&head, &a)
     };
-    let (seven, eight) = (
-        HeadOrder { term: 1, epoch: 7 },
-        HeadOrder { term: 1, epoch: 8 },
-    );
-    let (earlier, later) = (seven, eight);
+    let order = HeadOrder { term: 1, epoch: 7 };
     let good = [
         with(8, 2, 9, 0xab),
         with(8, 2, 10, 1),
@@ -271,25 +267,53 @@ fn heads_of_one_term_extend_each_other_or_contradict() {
         assert_eq!(compare(&base, next), Ok(Relation::Newer));
         assert_eq!(compare(next, &base), Ok(Relation::Older));
     }
-    for (next, why) in [
-        (with(7, 2, 9, 1), Contradiction::TwoTexts { order: seven }),
-        (with(7, 3, 10, 1), Contradiction::TwoTexts { order: seven }),
-        (
-            with(8, 2, 9, 1),
-            Contradiction::OtherRoot { earlier, later },
-        ),
-        (
-            with(8, 2, 10, 0xab),
-            Contradiction::OtherCounts { earlier, later },
-        ),
-        (with(8, 1, 9, 1), Contradiction::Shrunk { earlier, later }),
-        (with(8, 2, 8, 1), Contradiction::Shrunk { earlier, later }),
-        (with(8, 1, 99, 1), Contradiction::Shrunk { earlier, later }),
-        (with(8, 3, 9, 1), Contradiction::Shrunk { earlier, later }),
-        (with(8, 9, 15, 1), Contradiction::Shrunk { earlier, later }),
-    ] {
-        assert_eq!(compare(&base, &next), Err(why));
+    for next in [with(7, 2, 9, 1), with(7, 3, 10, 1)] {
+        let why = Contradiction::TwoTexts { order };
+        assert_eq!(compare(&base, &next), Err(why.clone()));
         assert_eq!(compare(&next, &base), Err(why));
+    }
+    for (next, (contexts, entries), broken) in [
+        (with(8, 2, 9, 1), (2, 9), Rule::Root),
+        (with(8, 2, 10, 0xab), (2, 10), Rule::SameRoot),
+        (with(8, 1, 8, 0xab), (1, 8), Rule::SameRoot),
+        (with(8, 1, 9, 1), (1, 9), Rule::Contexts),
+        (with(8, 1, 8, 1), (1, 8), Rule::Contexts),
+        (with(8, 1, 99, 1), (1, 99), Rule::Contexts),
+        (with(8, 2, 8, 1), (2, 8), Rule::Entries),
+        (with(8, 3, 8, 1), (3, 8), Rule::Entries),
+        (with(8, 3, 9, 1), (3, 9), Rule::NewContexts),
+        (with(8, 9, 15, 1), (9, 15), Rule::NewContexts),
+    ] {
+        let why = compare(&base, &next).unwrap_err();
+        assert_eq!(compare(&next, &base), Err(why.clone()));
+        let Contradiction::Counts(counts) = &why else {
+            panic!("{why}");
+        };
+        let rule = counts.rule;
+        assert_eq!(rule, broken, "{why}");
+        let says = |head: &SignedHead| head.head().directory_root;
+        let (one, two) = (says(&base), says(&next));
+        let want = format!(
+            "head 1.7 states 2 contexts, 9 entries, directory root {one}, and head 1.8 states \
+             {contexts} contexts, {entries} entries, directory root {two}: {rule}"
+        );
+        assert_eq!(why.to_string(), want);
+    }
+    let texts = [
+        (Rule::Contexts, "no context may be lost"),
+        (Rule::Entries, "no entry may be lost"),
+        (
+            Rule::NewContexts,
+            "each new context brings an entry or more",
+        ),
+        (Rule::Root, "without a new entry the root stays"),
+        (
+            Rule::SameRoot,
+            "one root has one number of contexts and of entries",
+        ),
+    ];
+    for (rule, text) in texts {
+        assert_eq!(rule.to_string(), text);
     }
 }
 
@@ -331,6 +355,16 @@ fn two_rotations_of_one_key_contradict() {
         compare(&to_c, &to_b),
         Err(Contradiction::TwoRotations { .. })
     ));
+    // A takeover may have given up the first.
+    let again = Head {
+        term: 2,
+        ..rotation(&a, &b)
+    };
+    let again = sign_rotation(&again, &a, &b).unwrap();
+    let again = SignedHead::open(&again, a.verifier()).unwrap();
+    let needed = TakeoverNeeded { term: 2 };
+    assert_eq!(compare(&to_c, &again), Ok(Relation::AcrossTerms(needed)));
+    assert_eq!(compare(&again, &to_c), Ok(Relation::AcrossTerms(needed)));
 }
 
 #[test]

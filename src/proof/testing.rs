@@ -263,7 +263,7 @@ impl Origin {
             directory_root: update.root,
             contexts: update.sums.contexts,
             entries: update.sums.entries,
-            time_ns: 1_700_000_000_000_000_000 + self.epoch,
+            time_ns: 1_700_000_000_000_000_000u64.saturating_add(self.epoch),
             rotation: None,
         }
     }

@@ -41,6 +41,7 @@ KEYS = {r: blake3.blake3(b"", derive_key_context=f"converge-ledger v1 {r}").dige
 SEQUENCE_MAX, U64_MAX = 2**62 - 1, 2**64 - 1
 BYTES_MAX = {"entry-proof": 16 << 20, "consistency-proof": 16 << 20,
              "store-consistency-proof": 256 << 20, "evidence": 2 << 20}
+NODES_MAX, CONTEXTS_MAX = (256 << 20) // 77, (256 << 20) // 126
 
 
 def keyed(role, data):
@@ -52,7 +53,9 @@ def has_control(text, allowed=""):
 
 
 def number(text, error):
-    need(re.fullmatch("0|[1-9][0-9]*", text, re.ASCII) and int(text) <= U64_MAX, "a number", error)
+    # 20 digits at most: int() gives up on thousands of them.
+    digits = re.fullmatch("0|[1-9][0-9]{0,19}", text, re.ASCII)
+    need(digits and int(text) <= U64_MAX, "a number", error)
     return int(text)
 
 
@@ -483,8 +486,8 @@ class Lines:
     def hashes(self, name):
         return self.list(name, 63, 32, 32)
 
-    def nodes(self, name, count_max=64):
-        return self.list(name, count_max, 0, 1160)
+    def nodes(self, name, count_max=64, least=8):
+        return self.list(name, count_max, least, 1160)
 
     def note(self, name):
         count = self.number(name)
@@ -545,6 +548,7 @@ def two_heads(chain, older_note, note):
     chain.check_used([older_note, note])
     rises = older.order[0] == newer.order[0] and older.order[1] < newer.order[1]
     need(rises or older.text == newer.text, "the heads' order")
+    need(older.text == newer.text or not contradicts(older, newer), "the heads' counts or roots")
     return older, newer
 
 
@@ -569,9 +573,11 @@ def context_proof(r, key):
 
 def store_proof(r, key):
     rotations, older_note, note = r.notes("rotation"), r.note("older-head"), r.note("head")
-    older_nodes, nodes = (r.nodes(name, 1 << 28) for name in ("older-nodes", "nodes"))
+    older_nodes, nodes = (r.nodes(name, NODES_MAX, 56) for name in ("older-nodes", "nodes"))
+    count = r.number("contexts")
+    need(count <= CONTEXTS_MAX, "a list's count", NoFile)
     contexts = [(context_id(r.field("context"), NoFile), r.whole_state("from"),
-                 r.whole_state("to"), r.hashes("consistency")) for _ in range(r.number("contexts"))]
+                 r.whole_state("to"), r.hashes("consistency")) for _ in range(count)]
     r.end()
     older, newer = two_heads(Chain(key, rotations), older_note, note)
     lists = {"older": iter(older_nodes), "newer": iter(nodes), "contexts": iter(contexts)}
@@ -627,6 +633,7 @@ def check_descends(chain, earlier, later, takeovers):
         takeover = chain.takeover(data)
         need(takeover.base[0] == at[0], "takeovers that do not lead from term to term")
         need(takeover.base >= at, "a head that was given up")
+        need(takeover.base[1] < U64_MAX, "a takeover that leaves no epoch")
         at = (takeover.term, takeover.base[1] + 1)
     need(later.order[0] == at[0] and later.order >= at, "a head that does not descend")
 
@@ -686,7 +693,7 @@ def two_rotations(chain, notes):
     except Fails:
         return None
     known = any(one.rotation[0] == link[0] for link in chain.links)
-    same = one.rotation[0] == other.rotation[0]
+    same = one.rotation[0] == other.rotation[0] and one.order[0] == other.order[0]
     return (one, other) if known and same and one.order != other.order else None
 
 
@@ -738,10 +745,10 @@ def relation(known, other):
         return "same"
     first, second = sorted((known, other), key=lambda head: head.order)
     need(first.order != second.order, "two texts")
-    both = first.rotation and second.rotation
-    need(not both or first.rotation[0] != second.rotation[0], "two rotations of one key")
     if first.order[0] != second.order[0]:
         return "across terms"
+    both = first.rotation and second.rotation
+    need(not both or first.rotation[0] != second.rotation[0], "two rotations of one key")
     need(not contradicts(first, second), "a contradiction")
     return "newer" if second is other else "older"
 

@@ -32,6 +32,7 @@ pub(crate) fn evidence() -> Value {
         1,
         &across_terms().to_bytes(),
     ));
+    cases.extend(rotation_as_a_statement());
     cases.extend(near_misses());
     cases.extend(surplus());
     cases.extend(terms());
@@ -52,6 +53,24 @@ fn texts(earlier: Vec<u8>, later: Vec<u8>) -> Evidence {
         later,
         context: None,
     }
+}
+
+/// The last rotation is a statement itself: its block may be there or not.
+fn rotation_as_a_statement() -> [Value; 2] {
+    let (origin, _) = begun();
+    let plain = next(&origin, |origin| origin.append("a", &["four"]));
+    let rotation = origin.clone().rotate(2);
+    let with = of_heads(&plain, &rotation).unwrap();
+    assert_eq!(with.rotations, [rotation.note()]);
+    let without = Evidence {
+        rotations: Vec::new(),
+        ..with.clone()
+    };
+    let name = "two-texts, one is a rotation";
+    [
+        good(name, 1, &with.to_bytes()),
+        good(&format!("{name}, not repeated"), 1, &without.to_bytes()),
+    ]
 }
 
 /// Statements that can both be true.
@@ -274,7 +293,47 @@ fn terms() -> Vec<Value> {
         "a takeover by a key that no longer counted",
         &by_an_old_key(),
     ));
+    cases.extend(given_up_rotations());
+    cases.push(refused(
+        "a takeover of the last epoch",
+        &after_the_last_epoch(),
+    ));
     cases
+}
+
+/// A takeover's base lies below a rotation, which is signed again in its term.
+fn given_up_rotations() -> [Value; 3] {
+    let (origin, base) = begun();
+    let given_up = origin.clone().rotate(2);
+    let mut origin = origin;
+    let takeover = origin.take_over(2, &base);
+    origin.epoch = 9;
+    let again = |seed| texts(given_up.note(), origin.clone().rotate(seed).note());
+    let name = "a rotation given up by a takeover and signed again";
+    let with = Evidence {
+        takeovers: vec![takeover],
+        ..again(2)
+    };
+    [
+        refused(name, &again(2)),
+        refused(&format!("{name}, to another key"), &again(3)),
+        refused(&format!("{name}, with the takeover"), &with),
+    ]
+}
+
+/// A takeover whose base has the last epoch there is.
+fn after_the_last_epoch() -> Evidence {
+    let (mut origin, _) = begun();
+    origin.epoch = u64::MAX - 1;
+    let earlier = origin.publish();
+    let takeover = origin.take_over(2, &earlier);
+    origin.epoch = u64::MAX - 1;
+    origin.forget("b");
+    let later = origin.publish();
+    Evidence {
+        takeovers: vec![takeover],
+        ..of_context(&earlier, &later, "b")
+    }
 }
 
 /// The second takeover's base lies behind the rotation, and the old key signed.

@@ -151,15 +151,16 @@ fn relations() -> Vec<Value> {
         change(&mut head);
         sign_head(&head, &old).unwrap()
     };
-    let rotated = |epoch: u64, to: &SignerKey| {
+    let rotated_in = |term: u64, epoch: u64, to: &SignerKey| {
         let rotation = Rotation {
             old: old.verifier().clone(),
             new: to.verifier().clone(),
         };
         let mut head = head(Some(rotation));
-        head.epoch = epoch;
+        (head.term, head.epoch) = (term, epoch);
         sign_rotation(&head, &old, to).unwrap()
     };
+    let rotated = |epoch: u64, to: &SignerKey| rotated_in(1, epoch, to);
     let known = plain(&|_| ());
     let root = hash::content(b"another directory");
     let case = |name: &str, relation: Option<&str>, known: &[u8], other: &[u8]| {
@@ -187,6 +188,12 @@ fn relations() -> Vec<Value> {
             }),
         ),
         case("a rotation", Some("newer"), &known, &rotated(8, &new)),
+        case(
+            "two rotations of one key in two terms",
+            Some("across terms"),
+            &rotated(8, &new),
+            &rotated_in(2, 8, &other),
+        ),
         with("two texts of one epoch", &|head| head.time_ns += 1),
         with("an entry fewer", &|head| {
             (head.epoch, head.entries, head.directory_root) = (8, 999, root);

@@ -95,6 +95,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             last = Some(order);
             // Signed by both keys it names; whether these count is judged next.
             let head = SignedHead::open(note, &rotation.old).map_err(PeerFault::Head)?;
+            // It counts only with a takeover, which may have given up others.
+            if let Some(needed) = head.requires_takeover() {
+                let term = needed.term;
+                return Err(LocalFault::TakeoverNotFollowed { term }.into());
+            }
             let known = self.keys.rotations.iter().any(|r| r.head() == head.head());
             if known || rotation.new == *self.keys.current() {
                 followed = true;

@@ -186,6 +186,37 @@ fn rotations_out_of_place_are_the_peers_fault() {
     assert!(matches!(fault, PeerFault::Rotation { .. }), "{fault}");
 }
 
+/// Neither from the key that counts nor from one that was retired: without the
+/// takeover nobody knows which rotations it gave up.
+#[test]
+fn rotations_of_a_later_term_are_not_followed() {
+    let stages = rotated();
+    for stage in [0, 4] {
+        let mut later = stages[0].clone();
+        later.term = 2;
+        later.epoch = 10;
+        later.rotate(7);
+        let note = later.rotations[0].note_bytes();
+        let store = mirror_of(&stages[stage]);
+        let end = Pair::new(&stages[4], &store).tampered(&mut |_, _, frame| {
+            let Ok(Reply::Head { mut notes }) = Reply::decode(&frame) else {
+                return vec![frame];
+            };
+            notes.insert(0, note.clone());
+            vec![Reply::Head { notes }.encode().unwrap()]
+        });
+        let end = end.error();
+        assert!(
+            matches!(
+                end,
+                SyncError::Local(LocalFault::TakeoverNotFollowed { term: 2 })
+            ),
+            "{end}"
+        );
+        assert!(store.fork().unwrap().is_none());
+    }
+}
+
 #[test]
 fn takeovers_are_still_not_followed() {
     let mut l = FakeLedger::new(1);
