@@ -65,6 +65,17 @@ pub const TAKEOVERS_MAX: usize = 63;
 pub const PROOF_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a proof about a whole store: 256 MiB.
 pub const STORE_PROOF_BYTES_MAX: usize = 256 << 20;
+/// Bytes of the smallest node that such a proof needs: one slot, a child.
+pub const STORE_PROOF_NODE_BYTES_MIN: usize = DIRECTORY_NODE_FIXED_BYTES + DIRECTORY_CHILD_BYTES;
+/// Nodes of either directory: no more fit, each in base64 on a line. The memory
+/// for a list is a small multiple of the file, since no line is shorter.
+pub const STORE_PROOF_NODES_MAX: usize =
+    STORE_PROOF_BYTES_MAX / (STORE_PROOF_NODE_BYTES_MIN.div_ceil(3) * 4 + 1);
+/// The lines of the shortest context in such a proof: a name of one byte, two
+/// sizes of one digit with their roots, no hashes.
+pub const STORE_PROOF_CONTEXT_BYTES_MIN: usize = 10 + 52 + 50 + 14;
+/// Contexts in such a proof: no more fit.
+pub const STORE_PROOF_CONTEXTS_MAX: usize = STORE_PROOF_BYTES_MAX / STORE_PROOF_CONTEXT_BYTES_MIN;
 /// Bytes of an evidence file: 2 MiB.
 pub const EVIDENCE_BYTES_MAX: usize = 2 << 20;
 /// Evidence in the log of a mirror.
@@ -200,6 +211,8 @@ const _: () = {
             <= EVIDENCE_BYTES_MAX
     );
     assert!(EVIDENCE_BYTES_MAX <= RECORD_BODY_BYTES_MAX);
+    assert!(STORE_PROOF_NODES_MAX == 3_486_174);
+    assert!(STORE_PROOF_CONTEXTS_MAX == 2_130_440);
     // An entry with its payload and header in base64.
     assert!((PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) * 4 / 3 + EVIDENCE_BYTES_MAX <= PROOF_BYTES_MAX);
     // Lengths that are written in two bytes.

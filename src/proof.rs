@@ -35,10 +35,13 @@ pub(crate) use entry::{check_absent, check_opening};
 pub(crate) use store::KIND as STORE_KIND;
 pub use store::{ChangedContext, ProvenStore, StoreProof, StoreProofError, prove as prove_store};
 
+use std::fmt;
+
 use crate::directory::{DirectoryError, Sums};
 use crate::encoding::DecodeError;
 use crate::hash::Hash;
-use crate::head::{HeadError, HeadOrder, SignedHead};
+use crate::head::{Contradiction, HeadError, HeadOrder, SignedHead, descent};
+use crate::shown::Escaped;
 use crate::tree::ProofError as TreeError;
 
 /// Why a proof does not hold. Whoever made the file is at fault, or whoever
@@ -90,6 +93,9 @@ pub enum ProofError {
         /// The head that should be the newer.
         later: HeadOrder,
     },
+    /// By their texts alone the second head does not extend the first.
+    #[error("the heads contradict each other: {0}")]
+    Contradiction(#[from] Contradiction),
     /// A context of the older head is not in the newer one, or smaller.
     #[error("{what}")]
     NotExtended {
@@ -125,16 +131,37 @@ fn check_counts(head: &SignedHead, found: Sums) -> Result<(), ProofError> {
     })
 }
 
-/// Two heads of which the second may extend the first.
+/// Two heads of which the second may extend the first, as far as their texts
+/// tell.
 fn check_order(earlier: &SignedHead, later: &SignedHead) -> Result<(), ProofError> {
     let (before, after) = (earlier.order(), later.order());
     // The same head extends itself.
-    let same = before == after && earlier.head() == later.head();
-    if before.term == after.term && (before < after || same) {
+    if earlier.head() == later.head() {
         return Ok(());
+    }
+    if before.term == after.term && before < after {
+        return Ok(descent(earlier.head(), later.head())?);
     }
     Err(ProofError::Order {
         earlier: before,
         later: after,
     })
+}
+
+/// By which key a head counts, if it is not the pinned one: what is said of it.
+struct Through<'p> {
+    head: &'p SignedHead,
+    rotations: usize,
+}
+
+impl fmt::Display for Through<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.head.key().to_string();
+        let key = Escaped(&key);
+        match self.rotations {
+            0 => Ok(()),
+            1 => write!(f, ", signed by {key}, a rotation after the pinned key"),
+            n => write!(f, ", signed by {key}, {n} rotations after the pinned key"),
+        }
+    }
 }

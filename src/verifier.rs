@@ -25,6 +25,10 @@ Exit status: 0 proven, 1 the file does not hold, 2 usage or no such kind of file
 not read it.
 ";
 
+/// What may be wrong if the key did not sign.
+const ROTATED: &str = "; if the origin rotated its key since, give the key that counted when the \
+                       file was made";
+
 /// How a verification ended: the exit status and the line for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -61,7 +65,8 @@ pub fn verify_path(path: &Path, origin: &str) -> Outcome {
             },
             Err(error) => {
                 let status = if error.is_malformed() { 2 } else { 1 };
-                Outcome::failed(status, format_args!("{}: {error}", path.display()))
+                let hint = if error.is_not_signed() { ROTATED } else { "" };
+                Outcome::failed(status, format_args!("{}: {error}{hint}", path.display()))
             }
         },
         Err(error) => Outcome::failed(3, format_args!("{}: {error}", path.display())),

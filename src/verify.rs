@@ -63,6 +63,22 @@ impl VerifyError {
     }
 }
 
+impl VerifyError {
+    /// True if a key did not sign what it should have: the file may hold under
+    /// another key of the origin.
+    #[must_use]
+    pub const fn is_not_signed(&self) -> bool {
+        matches!(
+            self,
+            Self::Head(HeadError::NotSigned { .. })
+                | Self::Proof(ProofError::Head(HeadError::NotSigned { .. }))
+                | Self::Evidence(EvidenceError::Proof(ProofError::Head(
+                    HeadError::NotSigned { .. }
+                )))
+        )
+    }
+}
+
 /// Bytes of the largest file that [`file()`] reads.
 pub const FILE_BYTES_MAX: usize = crate::limits::STORE_PROOF_BYTES_MAX;
 
@@ -105,6 +121,15 @@ impl fmt::Display for Proven {
                     head.contexts,
                     head.entries,
                     head.directory_root
+                )?;
+                let Some(rotation) = &head.rotation else {
+                    return Ok(());
+                };
+                let keys = [&rotation.old, &rotation.new].map(ToString::to_string);
+                let [old, new] = keys.each_ref().map(|key| Escaped(key));
+                write!(
+                    f,
+                    "; it is a rotation: {old} ends with it, {new} counts after it"
                 )
             }
             Self::Entry(proven) => proven.fmt(f),

@@ -29,7 +29,7 @@ const COUNTS: [(&str, usize, usize); 15] = [
     ("tiles", 5, 11),
     ("note", 13, 26),
     ("directory", 15, 26),
-    ("proof", 29, 97),
+    ("proof", 31, 102),
     ("evidence", 20, 79),
     ("log", 15, 40),
     ("index", 21, 68),

@@ -18,13 +18,9 @@
 //! ```
 
 use super::{ContextEvidence, Evidence, EvidenceError, Rewritten};
-use crate::directory::path::Path;
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
-use crate::limits::{
-    DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX, EVIDENCE_BYTES_MAX, PROOF_HASHES_MAX,
-    ROTATIONS_MAX, TAKEOVERS_MAX,
-};
+use crate::limits::{EVIDENCE_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX, TAKEOVERS_MAX};
 use crate::proof::State;
 use crate::proof::text::{TextReader, TextWriter, same_bytes};
 
@@ -85,7 +81,7 @@ fn read_context(r: &mut TextReader<'_>) -> Result<ContextEvidence, DecodeError> 
     let id = ContextId::decode(r.field("context")?.as_bytes())?;
     let (size, root) = r.state("earlier-state")?;
     let earlier = State { size, root };
-    let earlier_directory = read_path(r, "earlier-directory")?;
+    let earlier_directory = r.path("earlier-directory")?;
     let mut ahead = r.clone();
     let later = if ahead.field("later-state")? == "0" {
         *r = ahead;
@@ -94,7 +90,7 @@ fn read_context(r: &mut TextReader<'_>) -> Result<ContextEvidence, DecodeError> 
         let (size, root) = r.state("later-state")?;
         Some(State { size, root })
     };
-    let later_directory = read_path(r, "later-directory")?;
+    let later_directory = r.path("later-directory")?;
     let rewritten = if r.is_next("rewritten-root") {
         let root = r.hash("rewritten-root")?;
         let consistency = r.hashes("consistency", PROOF_HASHES_MAX)?;
@@ -110,9 +106,4 @@ fn read_context(r: &mut TextReader<'_>) -> Result<ContextEvidence, DecodeError> 
         later_directory,
         rewritten,
     })
-}
-
-fn read_path(r: &mut TextReader<'_>, name: &'static str) -> Result<Path, DecodeError> {
-    let nodes = r.list(name, DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX)?;
-    Ok(Path { nodes })
 }

@@ -132,9 +132,17 @@ impl KeyChain {
         self.links.iter().any(|link| link.key == *key)
     }
 
+    /// Rotations from the pinned key to the one that a head of this chain was
+    /// opened under.
+    pub(crate) fn rotations_to(&self, head: &SignedHead) -> usize {
+        let at = self.links.iter().position(|link| link.key == *head.key());
+        at.unwrap_or_default()
+    }
+
     /// Refuses a chain that goes on beyond the last key that any of these notes
     /// bears: a file of them would have other spellings, with fewer rotations.
-    /// The notes themselves must have been verified.
+    /// A rotation that is one of the notes is let be: it leads to a key that the
+    /// note bears, needed or not. The notes themselves must have been verified.
     pub fn check_used<N: AsRef<[u8]>>(&self, notes: &[N]) -> Result<(), HeadError> {
         let key = self.current();
         if notes.iter().any(|note| has_line_by(note.as_ref(), key)) {
@@ -164,7 +172,11 @@ impl KeyChain {
         };
         let link = self.links.iter().find(counts);
         let link = link.or_else(|| self.links.first().filter(begins));
-        let link = link.ok_or_else(|| broken("the head is older than the trusted key"))?;
+        let link = link.ok_or_else(|| {
+            broken(
+                "the head is older than the trusted key; the key that counted then may verify it",
+            )
+        })?;
         SignedHead::open(note, &link.key)
     }
 

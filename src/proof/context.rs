@@ -18,15 +18,13 @@ use std::fmt;
 
 use super::entry::{check_absent, check_opening};
 use super::text::{TextReader, TextWriter, same_bytes};
-use super::{ProofError, check_order};
+use super::{ProofError, Through, check_order};
 use crate::directory::Opening;
 use crate::directory::path::Path;
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
 use crate::head::{KeyChain, SignedHead};
-use crate::limits::{
-    DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX, PROOF_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX,
-};
+use crate::limits::{PROOF_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX};
 use crate::note::VerifierKey;
 use crate::shown::{Escaped, Quoted};
 use crate::tree::{TreeSize, consistency};
@@ -90,6 +88,8 @@ pub struct ProvenContext {
     pub older_head: SignedHead,
     /// The newer head.
     pub head: SignedHead,
+    /// Rotations from the pinned key to the one that signed the newer head.
+    pub rotations: usize,
 }
 
 impl ContextProof {
@@ -120,17 +120,13 @@ impl ContextProof {
         let context = ContextId::decode(r.field("context")?.as_bytes())?;
         let from = read_from(&mut r)?;
         let (size, root) = r.state("to")?;
-        let nodes = |r: &mut TextReader<'_>, name| {
-            let nodes = r.list(name, DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX)?;
-            Ok::<_, ProofError>(Path { nodes })
-        };
         let proof = Self {
             context,
             from,
             to: State { size, root },
             consistency: r.hashes("consistency", PROOF_HASHES_MAX)?,
-            older_directory: nodes(&mut r, "older-directory")?,
-            directory: nodes(&mut r, "directory")?,
+            older_directory: r.path("older-directory")?,
+            directory: r.path("directory")?,
             rotations: r.notes("rotation", ROTATIONS_MAX)?,
             older_head: r.note("older-head")?,
             head: r.note("head")?,
@@ -158,6 +154,7 @@ impl ContextProof {
             context: id.clone(),
             from: self.from,
             to: self.to,
+            rotations: chain.rotations_to(&newer),
             older_head: older,
             head: newer,
         })
@@ -193,6 +190,7 @@ impl fmt::Display for ProvenContext {
             to,
             older_head,
             head,
+            rotations,
         } = self;
         write!(
             f,
@@ -206,6 +204,8 @@ impl fmt::Display for ProvenContext {
             None => f.write_str("did not exist")?,
         }
         let origin = Escaped(head.head().origin.as_str());
-        write!(f, " under head {} of {origin}", older_head.order())
+        let rotations = *rotations;
+        let through = Through { head, rotations };
+        write!(f, " under head {} of {origin}{through}", older_head.order())
     }
 }

@@ -20,15 +20,14 @@
 use std::fmt;
 
 use super::text::{TextReader, TextWriter, same_bytes};
-use super::{ProofError, check_counts};
+use super::{ProofError, Through, check_counts};
 use crate::directory::Opening;
 use crate::directory::path::{Found, Path, verify};
 use crate::entry::{ContextId, Header, leaf_hash};
 use crate::hash::{self, Hash};
 use crate::head::{KeyChain, SignedHead};
 use crate::limits::{
-    DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX,
-    PROOF_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX,
+    HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, PROOF_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX,
 };
 use crate::note::VerifierKey;
 use crate::shown::{Escaped, Quoted};
@@ -83,6 +82,8 @@ pub struct ProvenEntry {
     pub payload_checked: bool,
     /// The head.
     pub head: SignedHead,
+    /// Rotations from the pinned key to the one that signed the head.
+    pub rotations: usize,
 }
 
 impl EntryProof {
@@ -128,9 +129,7 @@ impl EntryProof {
             header,
             payload,
             inclusion: r.hashes("inclusion", PROOF_HASHES_MAX)?,
-            directory: Path {
-                nodes: r.list("directory", DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX)?,
-            },
+            directory: r.path("directory")?,
             rotations: r.notes("rotation", ROTATIONS_MAX)?,
             head: r.note("head")?,
         };
@@ -144,10 +143,14 @@ impl EntryProof {
         let chain = KeyChain::open(origin, &self.rotations)?;
         let head = chain.head(&self.head)?;
         chain.check_used(&[&self.head])?;
-        self.verify_under(head)
+        let rotations = chain.rotations_to(&head);
+        Ok(ProvenEntry {
+            rotations,
+            ..self.verify_under(head)?
+        })
     }
 
-    /// The same below a head that is verified already.
+    /// The same below a head that is verified already, under the pinned key.
     pub fn verify_under(&self, head: SignedHead) -> Result<ProvenEntry, ProofError> {
         let header = Header::decode(&self.header).map_err(ProofError::Header)?;
         if header.sequence != self.sequence {
@@ -181,6 +184,7 @@ impl EntryProof {
             payload_bytes: header.payload_len,
             payload_checked: self.payload.is_some(),
             head,
+            rotations: 0,
         })
     }
 }
@@ -221,6 +225,7 @@ impl fmt::Display for ProvenEntry {
             key,
             payload_bytes,
             head,
+            rotations,
             ..
         } = self;
         write!(
@@ -235,6 +240,8 @@ impl fmt::Display for ProvenEntry {
             write!(f, "payload of {payload_bytes} bytes not in the file")?;
         }
         let origin = Escaped(head.head().origin.as_str());
-        write!(f, ", under head {} of {origin}", head.order())
+        let rotations = *rotations;
+        let through = Through { head, rotations };
+        write!(f, ", under head {} of {origin}{through}", head.order())
     }
 }

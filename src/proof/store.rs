@@ -25,7 +25,7 @@ use std::fmt;
 
 use super::context::{State, extends, read_from};
 use super::text::{TextReader, TextWriter, same_bytes};
-use super::{ProofError, check_order};
+use super::{ProofError, Through, check_order};
 use crate::directory::{LoadError, Node, Prefix, ReadDirectory, Slot, Sums, empty_root, load};
 use crate::encoding::{DecodeError, in_range};
 use crate::entry::ContextId;
@@ -33,6 +33,7 @@ use crate::hash::Hash;
 use crate::head::{KeyChain, SignedHead, needed_rotations};
 use crate::limits::{
     DIRECTORY_NODE_BYTES_MAX, PROOF_HASHES_MAX, ROTATIONS_MAX, STORE_PROOF_BYTES_MAX,
+    STORE_PROOF_CONTEXTS_MAX, STORE_PROOF_NODE_BYTES_MIN, STORE_PROOF_NODES_MAX,
 };
 use crate::note::VerifierKey;
 use crate::shown::Escaped;
@@ -42,9 +43,6 @@ mod tests;
 
 /// The first line.
 pub(crate) const KIND: &str = "converge-ledger/store-consistency-proof/v1";
-/// A node or a context takes a line at least, so the file's size bounds them.
-const ITEMS_MAX: usize = STORE_PROOF_BYTES_MAX / 8;
-
 /// A context that changed between the heads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedContext {
@@ -84,6 +82,8 @@ pub struct ProvenStore {
     pub head: SignedHead,
     /// Contexts of the older head that grew.
     pub changed: u64,
+    /// Rotations from the pinned key to the one that signed the newer head.
+    pub rotations: usize,
 }
 
 /// Why no proof could be made.
@@ -135,10 +135,11 @@ impl StoreProof {
         let rotations = r.notes("rotation", ROTATIONS_MAX)?;
         let older_head = r.note("older-head")?;
         let head = r.note("head")?;
-        let older_nodes = r.list("older-nodes", ITEMS_MAX, DIRECTORY_NODE_BYTES_MAX)?;
-        let nodes = r.list("nodes", ITEMS_MAX, DIRECTORY_NODE_BYTES_MAX)?;
+        let node_bytes = STORE_PROOF_NODE_BYTES_MIN..=DIRECTORY_NODE_BYTES_MAX;
+        let older_nodes = r.list("older-nodes", STORE_PROOF_NODES_MAX, node_bytes.clone())?;
+        let nodes = r.list("nodes", STORE_PROOF_NODES_MAX, node_bytes)?;
         let count = r.number("contexts")?;
-        in_range("contexts", count, 0, ITEMS_MAX as u64)?;
+        in_range("contexts", count, 0, STORE_PROOF_CONTEXTS_MAX as u64)?;
         let mut contexts = Vec::new();
         for _ in 0..count {
             contexts.push(read_context(&mut r)?);
@@ -171,6 +172,7 @@ impl StoreProof {
         walk(&mut replay, Prefix::ROOT, whole(&older_head), whole(&head))?;
         replay.finish()?;
         Ok(ProvenStore {
+            rotations: chain.rotations_to(&head),
             older_head,
             head,
             changed: self.contexts.len() as u64,
@@ -443,21 +445,44 @@ impl Steps for Replay<'_> {
     }
 }
 
+impl ProvenStore {
+    /// True if nodes of the newer directory were in the file: else its counts
+    /// are what the origin states.
+    fn counts_are_proven(&self) -> bool {
+        let older = whole(&self.older_head);
+        older != Slot::Empty && older != whole(&self.head)
+    }
+}
+
 impl fmt::Display for ProvenStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (older, newer) = (self.older_head.head(), self.head.head());
+        let (before, now) = (older.order(), newer.order());
+        let origin = Escaped(newer.origin.as_str());
+        if whole(&self.older_head) == Slot::Empty {
+            write!(
+                f,
+                "head {before} of {origin} is empty: head {now} has nothing to keep"
+            )?;
+        } else {
+            write!(
+                f,
+                "all {} contexts and {} entries under head {before} of {origin} are kept under \
+                 head {now}",
+                older.contexts, older.entries
+            )?;
+        }
+        let states = if self.counts_are_proven() {
+            ""
+        } else {
+            "stated: "
+        };
         write!(
             f,
-            "all {} contexts and {} entries under head {} of {} are kept under head {} ({} contexts, \
-             {} entries; {} of them grew)",
-            older.contexts,
-            older.entries,
-            self.older_head.order(),
-            Escaped(newer.origin.as_str()),
-            self.head.order(),
-            newer.contexts,
-            newer.entries,
-            self.changed,
-        )
+            " ({states}{} contexts, {} entries; {} of them grew)",
+            newer.contexts, newer.entries, self.changed
+        )?;
+        let (head, rotations) = (&self.head, self.rotations);
+        Through { head, rotations }.fmt(f)
     }
 }

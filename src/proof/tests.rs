@@ -349,6 +349,17 @@ fn a_context_extends_what_it_was_or_nothing_is_proven() {
     fork.append("a", &["one", "TWO", "three", "four"]);
     fork.append("b", &["uno"]);
     fork.append("c", &["ein"]);
+    let counts = {
+        let mut fork = fork.clone();
+        fork.epoch = 4;
+        fork.publish()
+    };
+    // Nothing is proven under heads that contradict each other by themselves.
+    assert!(matches!(
+        check(&counts.context_proof(&older, "b")),
+        Err(ProofError::Contradiction(_))
+    ));
+    fork.append("d", &["un"]);
     fork.epoch = 4;
     let fork = fork.publish();
     assert!(check(&fork.context_proof(&older, "b")).is_ok());

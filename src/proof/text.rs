@@ -15,13 +15,17 @@
 //! file has one spelling.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::directory::path::Path;
 use crate::encoding::{DecodeError, in_range};
 use crate::hash::Hash;
-use crate::limits::NOTE_BYTES_MAX;
+use crate::limits::{
+    DIRECTORY_DEPTH_MAX, DIRECTORY_NODE_BYTES_MAX, DIRECTORY_NODE_FIXED_BYTES, NOTE_BYTES_MAX,
+};
 
 /// Lines of a note: no line is shorter than its LF.
 const NOTE_LINES_MAX: usize = NOTE_BYTES_MAX;
@@ -155,20 +159,22 @@ impl<'a> TextReader<'a> {
         Hash::from_slice(&bytes).ok_or(DecodeError::Invalid { what: name })
     }
 
-    /// A list of at most `count_max` byte strings of at most `bytes_max` each.
+    /// A list of at most `count_max` byte strings of so many bytes each.
     pub(crate) fn list(
         &mut self,
         name: &'static str,
         count_max: usize,
-        bytes_max: usize,
+        bytes: RangeInclusive<usize>,
     ) -> Result<Vec<Vec<u8>>, DecodeError> {
+        let (least, most) = (*bytes.start() as u64, *bytes.end());
         let count = self.number(name)?;
         in_range(name, count, 0, count_max as u64)?;
         // Grows with the lines that are there, not with the count.
         let mut items = Vec::new();
         for _ in 0..count {
-            let line = self.line()?;
-            items.push(decode(name, line, bytes_max)?);
+            let item = decode(name, self.line()?, most)?;
+            in_range(name, item.len() as u64, least, most as u64)?;
+            items.push(item);
         }
         Ok(items)
     }
@@ -178,11 +184,18 @@ impl<'a> TextReader<'a> {
         name: &'static str,
         count_max: usize,
     ) -> Result<Vec<Hash>, DecodeError> {
-        let items = self.list(name, count_max, Hash::LEN)?;
+        let items = self.list(name, count_max, Hash::LEN..=Hash::LEN)?;
         let hashes = items.iter().map(|item| Hash::from_slice(item));
         hashes
             .collect::<Option<_>>()
             .ok_or(DecodeError::Invalid { what: name })
+    }
+
+    /// The nodes of a path.
+    pub(crate) fn path(&mut self, name: &'static str) -> Result<Path, DecodeError> {
+        let bytes = DIRECTORY_NODE_FIXED_BYTES..=DIRECTORY_NODE_BYTES_MAX;
+        let nodes = self.list(name, DIRECTORY_DEPTH_MAX, bytes)?;
+        Ok(Path { nodes })
     }
 
     pub(crate) fn note(&mut self, name: &'static str) -> Result<Vec<u8>, DecodeError> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::entry::ContextId;
-use crate::proof::testing::{Origin, next, of_context, vkey};
+use crate::proof::testing::{Origin, history, next, of_context, vkey};
 
 /// A name that would say something, and how it is shown.
 const FORGED: (&str, &str) = (
@@ -41,4 +41,49 @@ fn a_name_cannot_continue_the_sentence() {
     let lost = next(&origin, |origin| origin.forget(name));
     let line = said(&of_context(&newer, &lost, name).to_bytes());
     assert!(line.ends_with(&format!(" (context {shown})")), "{line}");
+}
+
+#[test]
+fn by_which_key_it_holds_is_said() {
+    for (rotations, how) in [(1, "a rotation"), (2, "2 rotations")] {
+        let (older, newer) = history(rotations);
+        let key = vkey(1 + rotations);
+        let through = format!(", signed by {key}, {how} after the pinned key");
+        for bytes in [
+            newer.entry_proof("a", 4, true).to_bytes(),
+            newer.context_proof(&older, "a").to_bytes(),
+            newer.store_proof(&older).unwrap().to_bytes(),
+        ] {
+            let line = said(&bytes);
+            assert!(line.ends_with(&through), "{line}");
+        }
+        let entry = newer.entry_proof("a", 4, true).to_bytes();
+        let line = file(&entry, &key).unwrap().to_string();
+        assert!(!line.contains("signed by"), "{line}");
+    }
+}
+
+#[test]
+fn a_rotation_head_says_that_it_is_one() {
+    let mut origin = Origin::new();
+    origin.append("b", &["uno"]);
+    let plain = origin.publish();
+    assert!(!said(&plain.note()).contains("rotation"));
+    let rotation = origin.rotate(2);
+    for pinned in [1, 2] {
+        let line = file(&rotation.note(), &vkey(pinned)).unwrap().to_string();
+        let [old, new] = [1, 2].map(vkey);
+        let ends = format!("; it is a rotation: {old} ends with it, {new} counts after it");
+        assert!(line.ends_with(&ends), "{line}");
+    }
+}
+
+#[test]
+fn another_key_may_have_signed() {
+    let (older, newer) = history(1);
+    for (bytes, pinned) in [(older.note(), 2), (newer.note(), 1)] {
+        let error = file(&bytes, &vkey(pinned)).unwrap_err();
+        assert!(error.is_not_signed(), "{error}");
+    }
+    assert!(!VerifyError::UnknownKind.is_not_signed());
 }

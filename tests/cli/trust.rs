@@ -96,12 +96,17 @@ fn a_mirror_follows_a_rotation() {
         run_with(verify, b"")
     };
     for key in [&pair.origin, &new_vkey] {
-        verify(&file, key).expect(0);
+        let ran = verify(&file, key).expect(0);
+        let through = format!(", signed by {new_vkey}, a rotation after the pinned key\n");
+        let is_through = ran.text().ends_with(&through);
+        assert_eq!(is_through, *key == pair.origin, "{}", ran.text());
     }
     let head = place.path("old.head");
     fs::write(&head, old_head).unwrap();
     verify(&head, &pair.origin).expect(0);
-    verify(&head, &new_vkey).refuses(1, "not signed by");
+    let ran = verify(&head, &new_vkey).refuses(1, "not signed by");
+    let hint = "give the key that counted when the file was made";
+    assert!(ran.stderr.contains(hint), "{}", ran.stderr);
     // The old key is of no use any more.
     fs::write(place.path("s").join("origin.key"), old_key).unwrap();
     place

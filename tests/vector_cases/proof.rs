@@ -224,6 +224,15 @@ fn keys() -> Vec<Value> {
         2,
         &at_rotation,
     ));
+    // The rotation is the head: its block may be there or not.
+    let short = EntryProof {
+        rotations: Vec::new(),
+        ..rotation.entry_proof("b", 1, true)
+    };
+    for (pinned, which) in [(1, "old"), (2, "new")] {
+        let name = format!("entry under a rotation head, not repeated, {which} key pinned");
+        cases.push(good(&name, pinned, &short.to_bytes()));
+    }
     let mut add = |name: &str, pinned: u8, bytes: Vec<u8>| {
         cases.push(bad(name, &vkey(pinned), &bytes));
     };
@@ -322,7 +331,8 @@ fn spellings() -> Vec<Value> {
         "inclusion 64\n{}",
         format!("{}=\n", "A".repeat(43)).repeat(64)
     );
-    let edits: [(&str, &[u8], &str, &str); 24] = [
+    let long = format!("size 5{}", "0".repeat(5000));
+    let edits: [(&str, &[u8], &str, &str); 27] = [
         (
             "another version",
             &entry,
@@ -339,6 +349,7 @@ fn spellings() -> Vec<Value> {
             "size 5",
             "size 18446744073709551616",
         ),
+        ("a number of 5,001 digits", &entry, "size 5", &long),
         ("two spaces", &entry, "size 5", "size  5"),
         (
             "a space at the end of a line",
@@ -400,6 +411,18 @@ fn spellings() -> Vec<Value> {
             &store,
             "older-nodes 1\n",
             "older-nodes 99999\n",
+        ),
+        (
+            "an empty node",
+            &store,
+            "older-nodes 1\n",
+            "older-nodes 2\n\n",
+        ),
+        (
+            "a node of a store without slots",
+            &store,
+            "older-nodes 1\n",
+            "older-nodes 2\nAQAAAAAAAAA=\n",
         ),
         (
             "contexts that do not follow",
@@ -534,13 +557,19 @@ fn bad_contexts() -> Vec<Value> {
     let mut cases = changed("context", &proof, &changes, ContextProof::to_bytes);
     let mut fork = Origin::new();
     fork.append("a", &["one", "TWO", "three", "four"]);
+    fork.append("b", &["uno"]);
     fork.append("c", &["ein"]);
+    let mut counts = fork.clone();
+    fork.append("d", &["un"]);
     fork.epoch = 4;
     let fork = fork.publish();
     for (name, context) in [("context, rewritten", "a"), ("context, fewer entries", "c")] {
         let bytes = fork.context_proof(&older, context).to_bytes();
         cases.push(bad(name, &vkey(1), &bytes));
     }
+    counts.epoch = 4;
+    let counts = counts.publish().context_proof(&older, "b").to_bytes();
+    cases.push(bad("context, heads that contradict", &vkey(1), &counts));
     let mut origin = Origin::new();
     origin.append("a", &["one"]);
     let older = origin.publish();
@@ -598,7 +627,24 @@ fn bad_stores() -> Vec<Value> {
     };
     let name = "store, the newer head is of another history";
     cases.push(bad(name, &vkey(1), &lost.to_bytes()));
+    let mut origin = Origin::new();
+    let empty = origin.publish();
+    origin.append("a", &["one", "two", "three"]);
+    let one = origin.publish();
+    let mut head = one.head.head().clone();
+    (head.contexts, head.directory_root) = (70, junk_root());
+    let junk = StoreProof {
+        head: origin.publish_as(&head).note(),
+        ..one.store_proof(&empty).unwrap()
+    };
+    let name = "store that was empty, more contexts than entries";
+    cases.push(bad(name, &vkey(1), &junk.to_bytes()));
     cases
+}
+
+/// The root of no directory.
+fn junk_root() -> Hash {
+    converge_ledger::hash::content(b"no directory")
 }
 
 /// Nodes that break a rule under a root that the origin signed.

@@ -2,8 +2,8 @@ use super::*;
 use crate::directory::testing::{Grown, at};
 use crate::entry::ContextId;
 use crate::head::{Head, sign_head};
-use crate::limits::DIRECTORY_DEPTH_MAX;
-use crate::proof::testing::{Origin, Point, signer, vkey};
+use crate::limits::{DIRECTORY_DEPTH_MAX, STORE_PROOF_CONTEXT_BYTES_MIN};
+use crate::proof::testing::{Origin, Point, history, signer, vkey};
 
 const NAMES: [&str; 6] = ["ctx-1", "ctx-2", "ctx-3", "ctx-4", "ctx-5", "ctx-6"];
 
@@ -206,6 +206,86 @@ fn signed(directory: &Grown, epoch: u64) -> SignedHead {
 
 /// Path hashes that agree in all digits but the last: nobody can make such
 /// contexts, but a signer can make such a directory.
+/// No node of a descent is shorter: the memory for a list is bounded by the
+/// bytes of the file, whatever it says.
+#[test]
+fn short_nodes_are_refused_where_they_are_met() {
+    let (older, newer) = history(0);
+    let good = newer.store_proof(&older).unwrap();
+    let short = vec![0u8; STORE_PROOF_NODE_BYTES_MIN - 1];
+    for node in [vec![], vec![0; 8], short] {
+        for list in 0..2 {
+            let mut bad = good.clone();
+            if list == 0 {
+                bad.older_nodes.insert(0, node.clone());
+            } else {
+                bad.nodes.push(node.clone());
+            }
+            let error = StoreProof::parse(&bad.to_bytes()).unwrap_err();
+            assert!(error.is_malformed(), "{error}");
+        }
+    }
+    let text = String::from_utf8(good.to_bytes()).unwrap();
+    let line = format!("older-nodes {}\n", good.older_nodes.len());
+    for (count, what) in [
+        (STORE_PROOF_NODES_MAX, "bytes"),
+        (STORE_PROOF_NODES_MAX + 1, "older-nodes"),
+    ] {
+        let many = text.replace(&line, &format!("older-nodes {count}\n\n\n\n"));
+        assert_ne!(many, text);
+        let error = StoreProof::parse(many.as_bytes()).unwrap_err();
+        assert!(error.is_malformed(), "{what}: {error}");
+    }
+    let shortest = ChangedContext {
+        id: ContextId::new("c").unwrap(),
+        consistency: Vec::new(),
+        from: State {
+            size: 1,
+            root: Hash::default(),
+        },
+        to: State {
+            size: 2,
+            root: Hash::default(),
+        },
+    };
+    let without = good.to_bytes().len();
+    let mut more = good;
+    more.contexts.push(shortest);
+    assert_eq!(
+        more.to_bytes().len() - without,
+        STORE_PROOF_CONTEXT_BYTES_MIN
+    );
+}
+
+/// An empty store is extended by everything, but not by a head that no origin
+/// can sign after it.
+#[test]
+fn heads_that_contradict_each_other_prove_nothing() {
+    let mut origin = Origin::new();
+    let empty = origin.publish();
+    origin.append("a", &["one", "two", "three"]);
+    let honest = origin.publish();
+    let mut head = honest.head.head().clone();
+    head.directory_root = Hash::from_bytes([7; 32]);
+    for (contexts, entries, holds) in [(70, 3, false), (0, 0, false), (3, 70, true)] {
+        (head.contexts, head.entries) = (contexts, entries);
+        let newer = origin.publish_as(&head);
+        let proof = StoreProof {
+            head: newer.note(),
+            ..honest.store_proof(&empty).unwrap()
+        };
+        let proven = proof.verify(&vkey(1));
+        assert_eq!(proven.is_ok(), holds, "{proven:?}");
+        if let Ok(proven) = proven {
+            let want = "head 1.1 of proofs.example is empty: head 1.2 has nothing to keep (stated: \
+                        3 contexts, 70 entries; 0 of them grew)";
+            assert_eq!(proven.to_string(), want);
+        } else {
+            assert!(matches!(proven, Err(ProofError::Contradiction(_))));
+        }
+    }
+}
+
 #[test]
 fn the_deepest_directories_are_descended() {
     let deepest = |last: u8, entries| at(&[&[0x77; 31], &[0x70 | last][..]].concat(), entries);
