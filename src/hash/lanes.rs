@@ -350,7 +350,7 @@ mod tests {
             Piece {
                 bytes: &bytes[i..i + len.max(1)],
                 chunk: u32::try_from(i % 3).unwrap(),
-                whole: i % 3 == 0,
+                whole: i.is_multiple_of(3),
             }
         };
         let pieces: Vec<Piece<'_>> = (0..67).map(piece).collect();

@@ -26,7 +26,7 @@ use crate::ledger::{
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
-use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder};
+use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder, trim};
 use crate::tree::nodes::read_root;
 use crate::tree::{MemoryNodes, NodeId, TreeSize};
 
@@ -230,25 +230,23 @@ impl ReadLedger for FakeLedger {
         size: u64,
         bytes_max: usize,
     ) -> Result<Option<Vec<Vec<u8>>>, Infallible> {
-        let all = self.runs_of(id.as_str());
-        let edges: Vec<(u64, u64)> = all
-            .iter()
-            .map(|r| Run::decode(r).map(|r| (r.first(), r.last())).unwrap())
-            .collect();
-        let starts = edges.iter().position(|e| e.0 == after + 1);
-        let ends = edges.iter().position(|e| e.1 == size);
-        let (Some(from), Some(to)) = (starts, ends) else {
+        if after >= size || self.signed.get(id.as_str()).is_none_or(|s| *s < size) {
             return Ok(None);
-        };
+        }
         let mut out: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
-        for run in &all[from..=to] {
+        for run in self.runs_of(id.as_str()) {
+            let edges = Run::decode(run).unwrap();
+            if edges.last() <= after || edges.first() > size {
+                continue;
+            }
             bytes += run.len();
             if bytes > bytes_max && !out.is_empty() {
                 break;
             }
             out.push(run.clone());
         }
+        trim(&mut out, after, size).unwrap();
         Ok(Some(out))
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::directory::Opening;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, ReadLedger, ReadMirror, SeenHead};
-use crate::run::{CheckedPayload, CheckedSpan, SignedContext, encode_span};
+use crate::run::{CheckedPayload, CheckedSpan, Run, SignedContext, encode_span};
 use crate::tree::TreeSize;
 use crate::tree::nodes::read_ranges;
 use crate::tree::range::right_plan;
@@ -134,6 +134,37 @@ fn verified_history_gives_the_same_directory_and_survives_reopening() {
     let report = audit_clean(&disk);
     assert_eq!((report.contexts, report.entries), (2, 6));
     assert_eq!(report.directory_root, Some(root));
+}
+
+#[test]
+fn a_source_serves_whatever_lies_between_two_sizes() {
+    let source = source();
+    let view = source.view();
+    let size = view.signed_size(&id("a")).unwrap().unwrap();
+    let headers = |after, size| {
+        let runs = view.runs(&id("a"), after, size, usize::MAX).unwrap();
+        let mut headers = Vec::new();
+        for run in runs.unwrap() {
+            let run = Run::decode(&run).unwrap();
+            run.check_payloads().unwrap();
+            headers.extend(run.headers().map(<[u8]>::to_vec));
+        }
+        headers
+    };
+    let all = headers(0, size);
+    assert_eq!(all.len() as u64, size);
+    for to in 1..=size {
+        for after in 0..to {
+            let (from, until) = (
+                usize::try_from(after).unwrap(),
+                usize::try_from(to).unwrap(),
+            );
+            assert_eq!(headers(after, to), all[from..until], "{after} {to}");
+        }
+    }
+    for (after, to) in [(0, 0), (size, size), (0, size + 1), (2, 1)] {
+        assert_eq!(view.runs(&id("a"), after, to, usize::MAX).unwrap(), None);
+    }
 }
 
 #[test]
