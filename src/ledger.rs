@@ -133,8 +133,9 @@ pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Sen
     /// The newest head of which every context is present.
     fn complete_head(&self) -> Result<Option<SignedHead>, Self::Failure>;
 
-    /// The newest head written down and not yet complete.
-    fn pending_head(&self) -> Result<Option<SeenHead>, Self::Failure>;
+    /// The heads written down and not complete, in the order in which they
+    /// were: what each says is held, and runs are stored under the last.
+    fn seen_heads(&self) -> Result<Vec<SeenHead>, Self::Failure>;
 
     /// The state of a context, beyond the complete head if a sync is under
     /// way; the empty state if it is not known.

@@ -131,8 +131,8 @@ impl ReadMirror for View {
         Ok(self.head())
     }
 
-    fn pending_head(&self) -> Result<Option<SeenHead>, StoreError> {
-        Ok(self.index().pending.clone())
+    fn seen_heads(&self) -> Result<Vec<SeenHead>, StoreError> {
+        Ok(self.index().seen_heads().cloned().collect())
     }
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, StoreError> {
