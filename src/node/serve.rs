@@ -124,7 +124,7 @@ type Peers = Mutex<HashMap<NodeId, VecDeque<Connection>>>;
 
 /// What the answers of one connection share.
 struct Traffic {
-    answers: Semaphore,
+    answers: Arc<Semaphore>,
     /// Bytes of frames the connection has taken.
     taken_bytes: AtomicU64,
 }
@@ -244,7 +244,7 @@ async fn answer_streams<L: ReadLedger + 'static>(
     peer: NodeId,
 ) {
     let traffic = Arc::new(Traffic {
-        answers: Semaphore::new(shared.limits.answers_per_connection_max),
+        answers: Arc::new(Semaphore::new(shared.limits.answers_per_connection_max)),
         taken_bytes: AtomicU64::new(0),
     });
     // No more than the streams the transport allows.
@@ -324,8 +324,11 @@ async fn answer<L: ReadLedger + 'static>(
     // Waiting here is waiting for other answers, each bounded by deadlines:
     // first for those of the same connection, so that nobody queues up for
     // more than a share of the places.
-    let _own = traffic.answers.acquire().await;
-    let _permit = shared.answers.acquire().await;
+    let own = Arc::clone(&traffic.answers).acquire_owned().await;
+    let place = Arc::clone(&shared.answers).acquire_owned().await;
+    // Wherever the work is, the places are: who hangs up does not free them
+    // while it goes on.
+    let mut places = (own, place);
     let mut shown = shared.shown.clone();
     loop {
         let ledger = Arc::clone(&shared.ledger);
@@ -337,10 +340,10 @@ async fn answer<L: ReadLedger + 'static>(
             let frame = answer
                 .next_frame(&*ledger)
                 .map_err(|error| error.to_string());
-            (answer, frame)
+            (answer, frame, places)
         });
-        let (state, frame) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
-        answer = state;
+        let (state, frame, kept) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
+        (answer, places) = (state, kept);
         let Some(frame) = frame.map_err(AnswerError::Ledger)? else {
             break;
         };

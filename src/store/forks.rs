@@ -60,8 +60,8 @@ impl View {
         let same = |head: &crate::head::SignedHead| {
             head.order() == order && head.head().directory_root == *root
         };
-        let pending = self.index().pending.as_ref().is_some_and(|p| same(&p.head));
-        Ok(pending || self.head_at(order)?.is_some_and(|past| same(&past.head)))
+        let seen = self.index().seen_heads().any(|seen| same(&seen.head));
+        Ok(seen || self.head_at(order)?.is_some_and(|past| same(&past.head)))
     }
 
     /// Writes the files of all evidence, as far as they are not there.
