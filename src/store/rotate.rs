@@ -14,8 +14,9 @@
 
 use super::StoreError;
 use super::disk::Disk;
-use super::handle::{Command, Opened, PublishDone, Store};
+use super::handle::{Command, PublishDone, Store};
 use super::keys::{self, FoundKey};
+use super::opening::{Opened, StoreOpening};
 use super::{StoreOptions, StoreRole};
 use crate::head::SignedHead;
 use crate::note::SignerKey;
@@ -45,6 +46,21 @@ impl From<Option<SignerKey>> for Signing {
     }
 }
 
+impl StoreOpening {
+    /// Starts the store with the key files in its directory, an own store or a
+    /// mirror. Finishes a rotation that was cut off.
+    pub fn start_with_key_files(self) -> Result<Opened, StoreError> {
+        let files = self.disk().clone();
+        self.start_with(move |current| {
+            let FoundKey { key, is_next } = keys::read_origin_key_for(&*files, current)?;
+            Ok(Signing {
+                signer: Some(key),
+                is_next,
+            })
+        })
+    }
+}
+
 impl Store {
     /// Opens a store for writing with the key files in its directory, an own
     /// store or a mirror. Finishes a rotation that was cut off.
@@ -52,14 +68,7 @@ impl Store {
         disk: Arc<dyn Disk>,
         options: StoreOptions,
     ) -> Result<Opened, StoreError> {
-        let files = disk.clone();
-        Self::open_with(disk, options, move |current| {
-            let FoundKey { key, is_next } = keys::read_origin_key_for(&*files, current)?;
-            Ok(Signing {
-                signer: Some(key),
-                is_next,
-            })
-        })
+        StoreOpening::read(disk, options)?.start_with_key_files()
     }
 
     /// Signs a head that ends the current key and brings `new`, with both, and

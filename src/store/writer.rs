@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
-use super::frozen::Frozen;
+use super::frozen::Freezing;
 use super::growth::Growth;
 use super::guard::Past;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
@@ -47,11 +47,7 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 const FOLD_RETRY: Duration = Duration::from_secs(1);
 
 /// Where requests come from, and what ends that.
-pub(super) type Stops = (
-    Arc<Queue<Command>>,
-    Arc<OnceLock<String>>,
-    Arc<OnceLock<Frozen>>,
-);
+pub(super) type Stops = (Arc<Queue<Command>>, Arc<OnceLock<String>>, Arc<Freezing>);
 
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
@@ -59,7 +55,7 @@ pub(super) struct Writer {
     pub(super) signer: Option<SignerKey>,
     pub(super) queue: Arc<Queue<Command>>,
     pub(super) failed: Arc<OnceLock<String>>,
-    pub(super) frozen: Arc<OnceLock<Frozen>>,
+    pub(super) frozen: Arc<Freezing>,
     pub(super) index: Arc<RwLock<Index>>,
     pub(super) view: View,
     pub(super) indexer: Indexer,
@@ -88,7 +84,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    #[allow(clippy::too_many_arguments)] // once, from `Store::open`
+    #[allow(clippy::too_many_arguments)] // once, from `StoreOpening`
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         options: StoreOptions,
@@ -355,7 +351,7 @@ impl Writer {
             ..
         } = planned;
         if let Some(frozen) = self.frozen.get() {
-            return Err((*frozen).into());
+            return Err(frozen.into());
         }
         let hashing = self.hasher.start(unhashed, group.len());
         let start = if group.is_empty() {
@@ -463,7 +459,7 @@ impl Writer {
 
     /// Why nothing is stored any more, if that is so.
     pub(super) fn stopped(&self) -> Option<StoreError> {
-        let frozen = self.frozen.get().map(|frozen| (*frozen).into());
+        let frozen = self.frozen.get().map(StoreError::from);
         let failed = || {
             let reason = self.failed.get()?.clone();
             Some(StoreError::Failed { reason })
@@ -521,6 +517,13 @@ impl Writer {
             self.indexer.settle();
         }
         outcome
+    }
+}
+
+impl Drop for Writer {
+    /// The lock goes after this.
+    fn drop(&mut self) {
+        self.frozen.wait_for_file();
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Place, Ran, Server, command, copy_dir, run_with};
 
-fn append(place: &Place, name: &str, context: &str, payload: &str) {
+pub(crate) fn append(place: &Place, name: &str, context: &str, payload: &str) {
     let one = [
         "append",
         "--context",
@@ -20,15 +20,15 @@ fn append(place: &Place, name: &str, context: &str, payload: &str) {
 }
 
 /// An own store `s` with the sample, and its mirror `m`, which has all of it.
-struct Pair {
-    place: Place,
-    origin: String,
-    node: String,
-    mirror_node: String,
+pub(crate) struct Pair {
+    pub(crate) place: Place,
+    pub(crate) origin: String,
+    pub(crate) node: String,
+    pub(crate) mirror_node: String,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new();
         place.with_sample("s");
         let (origin, node) = place.keys("s");
@@ -42,11 +42,11 @@ impl Pair {
         }
     }
 
-    fn serve(&self, name: &str) -> Server {
+    pub(crate) fn serve(&self, name: &str) -> Server {
         self.place.serve(name, &[&self.mirror_node])
     }
 
-    fn pull(&self, server: &Server) -> Ran {
+    pub(crate) fn pull(&self, server: &Server) -> Ran {
         self.place.pull("m", server, &self.node, &self.origin)
     }
 
