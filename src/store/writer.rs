@@ -5,9 +5,9 @@
 //! * before the group is written: nothing;
 //! * while it is written or synced: all of it, or a torn tail that is cut;
 //! * after the sync: the group, whether or not anyone was answered;
-//! * a head that was signed and not synced was told to no one; its epoch is not
-//!   used again, because opening starts one above the highest in the log and
-//!   two above if anything was cut.
+//! * a head that was signed and not synced was told to no one. Opening starts one
+//!   epoch above the highest in the log, and two above if anything was cut, which
+//!   may have been it; if nothing of it is left, its epoch is signed again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -106,7 +106,8 @@ impl Writer {
             .and_then(|note| view.index().chain.open_any(&note.note))
             .map_or(0, |head| head.head().epoch);
         let own = signer.is_some();
-        let skip = u64::from(mended.torn_bytes > 0 || (own && past.note_lost));
+        let lost = own && past.note_lost;
+        let skip = u64::from(mended.torn_bytes > 0 || lost);
         let fold_at = later(Instant::now(), options.checkpoint_every);
         Self {
             disk,
@@ -129,7 +130,9 @@ impl Writer {
             head_at: Instant::now(),
             note_at: None,
             note_there: mended.head_note.is_some(),
-            note_due: past.note_missing,
+            // Not before a head has been published for the loss: a crash until
+            // then is to raise the alarm once more.
+            note_due: past.note_missing.filter(|_| !lost),
             mark_due: None,
             _lock: lock,
         }

@@ -454,3 +454,28 @@ fn what_is_shown_before_a_store_starts_leaves_its_log_as_it_is() {
     assert!(opened.head_note_missing);
     opened.store.close().unwrap();
 }
+
+#[test]
+fn an_alarm_is_raised_again_until_a_head_is_published_for_it() {
+    let past = Past::new(4);
+    let disk = past.disk.fork();
+    Disk::remove(&disk, "head.note").unwrap();
+    let fault = Fault {
+        kind: FaultKind::Sync,
+        after: 0,
+        error: std::io::ErrorKind::Other,
+    };
+    disk.set_fault_in("log", Some(fault));
+    let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
+    assert!(opened.head_note_missing);
+    assert!(opened.store.close().is_err());
+    assert_eq!(disk.bytes("head.note"), None);
+    let disk = disk.after_power_loss();
+    let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
+    assert!(opened.head_note_missing);
+    opened.store.close().unwrap();
+    let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
+    assert!(!opened.head_note_missing);
+    opened.store.close().unwrap();
+    audit_clean(&disk);
+}
