@@ -88,13 +88,14 @@ impl Store {
 /// `origin.key`. `disk` is the store's directory.
 ///
 /// A key that is in `origin.key.next` already is used: it may be of a rotation
-/// that failed, and whose head is in the log for all that.
+/// that failed, and whose head is in the log for all that. If it counts by now,
+/// it is installed first.
 pub fn rotate_origin_key(disk: &dyn Disk, store: &Store) -> Result<SignedHead, StoreError> {
     if store.view().role() == StoreRole::Mirror {
         return Err(StoreError::Refused("a mirror signs no heads"));
     }
-    let name = store.view().origin().name().clone();
-    let waiting = keys::read_next_origin_key(disk)?;
+    let current = store.view().origin();
+    let name = current.name().clone();
     let counted = |key: &SignerKey| {
         let view = store.view();
         let index = view.index();
@@ -103,9 +104,13 @@ pub fn rotate_origin_key(disk: &dyn Disk, store: &Store) -> Result<SignedHead, S
             .reigns()
             .any(|reign| reign.key == key.verifier())
     };
-    let new = match waiting {
+    let new = match keys::read_next_origin_key(disk)? {
         Some(key) if *key.verifier().name() == name && !counted(&key) => key,
-        _ => {
+        waiting => {
+            if waiting.is_some_and(|key| *key.verifier() == current) {
+                // The rotation to it is durable; it is nowhere else.
+                keys::install_next_origin_key(disk)?;
+            }
             let key = keys::generate_signer(name)?;
             keys::create_next_origin_key(disk, &key)?;
             key
