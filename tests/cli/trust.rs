@@ -249,3 +249,39 @@ fn a_fork_leaves_evidence() {
     pair.pull(&server).refuses(1, "");
     assert_eq!(pair.evidence().len(), 1);
 }
+
+#[test]
+fn a_fork_at_a_rotation_is_resolved() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    pair.pull(&pair.serve("s")).expect(0);
+    copy_dir(&place.path("s"), &place.path("other"));
+    for (name, payload) in [("s", "one"), ("other", "another")] {
+        append(place, name, "packages", payload);
+        place.run(name, &["rotate-key"]).expect(0);
+        append(place, name, "packages", "after");
+    }
+    // The mirror is told of the rotation together with a later head.
+    pair.pull(&pair.serve("s")).expect(0);
+    pair.pull(&pair.serve("other")).refuses(1, "two histories");
+    assert_eq!(pair.evidence().len(), 1);
+    let shown = place.run("m", &["resolve"]).expect(0);
+    let (mut held, mut others) = (Vec::new(), Vec::new());
+    for line in shown.text().lines() {
+        if let Some((_, root)) = line.split_once("directory root ") {
+            match root.split_once("  ") {
+                Some((root, "(held here)")) => held.push(root),
+                _ => others.push(root),
+            }
+        }
+    }
+    assert_eq!((held.len(), others.len()), (1, 1), "{}", shown.text());
+    place
+        .run("m", &["resolve", "--branch", others[0]])
+        .refuses(3, "does not hold that branch");
+    place.run("m", &["resolve", "--branch", held[0]]).expect(0);
+    append(place, "s", "packages", "on");
+    pair.pull(&pair.serve("s")).expect(0);
+    assert_eq!(place.size("m", "packages"), 2003);
+    place.run("m", &["audit"]).expect(0);
+}
