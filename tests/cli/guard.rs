@@ -135,3 +135,20 @@ fn only_what_the_store_knows_is_an_answer() {
     let ran = guarded(place, "backup", &["--guard", &at(&node, &other)]).expect(0);
     assert!(ran.stderr.contains("unguarded"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_served_store_from_before_a_rotation_is_frozen_by_its_mirror() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    pair.pull(&pair.serve("s")).expect(0);
+    copy_dir(&place.path("s"), &place.path("backup"));
+    place.run("s", &["rotate-key"]).expect(0);
+    append(place, "s", "packages", "lost");
+    pair.pull(&pair.serve("s")).expect(0);
+    // What the mirror holds is signed by a key that the backup does not know.
+    let server = pair.serve("backup");
+    let _ = pair.pull(&server);
+    assert_eq!(server.ended(), 4);
+    guarded(place, "backup", &[]).refuses(4, "the store is frozen");
+    assert_eq!(place.size("m", "packages"), 2001);
+}
