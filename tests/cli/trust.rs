@@ -259,9 +259,9 @@ fn a_fork_at_a_rotation_is_resolved() {
     for (name, payload) in [("s", "one"), ("other", "another")] {
         append(place, name, "packages", payload);
         place.run(name, &["rotate-key"]).expect(0);
-        append(place, name, "packages", "after");
     }
     // The mirror is told of the rotation together with a later head.
+    append(place, "s", "packages", "after");
     pair.pull(&pair.serve("s")).expect(0);
     pair.pull(&pair.serve("other")).refuses(1, "two histories");
     assert_eq!(pair.evidence().len(), 1);
