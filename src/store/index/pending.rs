@@ -10,11 +10,7 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::SeenHead;
-
-/// Seen heads that are held at a time; of more, the oldest are forgotten.
-pub(crate) const SEEN_HEADS_MAX: usize = 4;
-/// Records of those that others have followed: 64 MiB of openings.
-const FOLLOWED_RECORDS_MAX: usize = 64;
+use crate::limits::{SEEN_HEADS_MAX, SEEN_RECORDS_MAX};
 
 /// A seen head that is not complete, and where its records lie.
 #[derive(Clone, Debug)]
@@ -92,7 +88,7 @@ impl Index {
         // The same head again takes the place of what it was before.
         self.seen.retain(|unfinished| unfinished.seen.head != head);
         let followed = |seen: &[Unfinished]| seen.iter().map(|s| s.places.len()).sum::<usize>();
-        while self.seen.len() >= SEEN_HEADS_MAX || followed(&self.seen) > FOLLOWED_RECORDS_MAX {
+        while self.seen.len() >= SEEN_HEADS_MAX || followed(&self.seen) > SEEN_RECORDS_MAX {
             self.seen.remove(0);
         }
         let seen = SeenHead { head, openings };
