@@ -8,7 +8,6 @@ use super::output::Out;
 use crate::directory::empty_root;
 use crate::hash::Hash;
 use crate::head::HeadOrder;
-use crate::store::View;
 
 #[derive(Debug, Args)]
 pub(super) struct ResolveArguments {
@@ -33,10 +32,12 @@ pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), Cl
         out.line(&fork.verdict)?;
         let mut held = false;
         if let Some(verdict) = view.fork_verdict() {
-            let (earlier, later) = verdict.roots.unzip();
-            for (order, root) in [(verdict.earlier, earlier), (verdict.later, later)] {
-                held |= branch(&mut out, &view, order, root)?;
+            let holds = view.held_branches(&verdict)?;
+            if let Some((earlier, later)) = verdict.roots {
+                branch(&mut out, verdict.earlier, earlier, holds.0)?;
+                branch(&mut out, verdict.later, later, holds.1)?;
             }
+            held = holds.0 || holds.1;
         }
         if !held {
             let complete = view.head();
@@ -70,16 +71,7 @@ pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), Cl
     out.flush()
 }
 
-/// True if the branch is held here.
-fn branch(
-    out: &mut Out,
-    view: &View,
-    order: HeadOrder,
-    root: Option<Hash>,
-) -> Result<bool, CliError> {
-    let Some(root) = root else { return Ok(false) };
-    let held = view.holds(order, &root)?;
+fn branch(out: &mut Out, order: HeadOrder, root: Hash, held: bool) -> Result<(), CliError> {
     let said = if held { "  (held here)" } else { "" };
-    out.line(format_args!("head {order}  directory root {root}{said}"))?;
-    Ok(held)
+    out.line(format_args!("head {order}  directory root {root}{said}"))
 }

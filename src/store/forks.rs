@@ -56,17 +56,31 @@ impl View {
         self.index().forks().last().map(|fork| fork.verdict.clone())
     }
 
-    /// True if a head with this root, of this place, is complete or about to be,
-    /// or is a rotation that is followed: a mirror that was told of it together
-    /// with a later head has no other trace of it.
-    pub fn holds(&self, order: HeadOrder, root: &Hash) -> Result<bool, StoreError> {
-        let same = |head: &SignedHead| head.order() == order && head.head().directory_root == *root;
-        let here = {
-            let index = self.index();
-            let seen = index.seen_heads().map(|seen| &seen.head);
-            seen.chain(index.chain.rotations()).any(same)
+    /// Which of the two branches of a verdict is held, the earlier statement's and
+    /// the later one's: whose head was complete, or is a rotation that is followed
+    /// (a mirror that was told of it together with a later head has no other trace
+    /// of it). If neither is, whose head was seen: nothing is held that keeps the
+    /// mirror from it.
+    pub fn held_branches(&self, verdict: &Verdict) -> Result<(bool, bool), StoreError> {
+        let Some((earlier, later)) = verdict.roots else {
+            return Ok((false, false));
         };
-        Ok(here || self.head_at(order)?.is_some_and(|past| same(&past.head)))
+        let branches = [(verdict.earlier, earlier), (verdict.later, later)];
+        let [mut complete, mut seen] = [[false; 2]; 2];
+        for (at, (order, root)) in branches.into_iter().enumerate() {
+            let same =
+                |head: &SignedHead| head.order() == order && head.head().directory_root == root;
+            let past = self.head_at(order)?.is_some_and(|past| same(&past.head));
+            let index = self.index();
+            complete[at] = past || index.chain.rotations().any(same);
+            seen[at] = index.seen_heads().any(|seen| same(&seen.head));
+        }
+        let [earlier, later] = if complete == [false; 2] {
+            seen
+        } else {
+            complete
+        };
+        Ok((earlier, later))
     }
 
     /// Writes the files of all evidence, as far as they are not there.
@@ -149,10 +163,12 @@ impl Writer {
         };
         if let Some(verdict) = verdict
             && root != complete
-            && !self.view.holds(verdict.earlier, &root)?
-            && !self.view.holds(verdict.later, &root)?
         {
-            return Err(StoreError::Refused("this store does not hold that branch"));
+            let (earlier, later) = self.view.held_branches(&verdict)?;
+            let roots = verdict.roots.unzip();
+            if !(earlier && roots.0 == Some(root) || later && roots.1 == Some(root)) {
+                return Err(StoreError::Refused("this store does not hold that branch"));
+            }
         }
         let mut group = Group::new();
         let (offset, len) = group.add(RecordType::Resolved, |out| {

@@ -191,3 +191,39 @@ fn when_neither_branch_is_held_what_is_complete_can_be_named() {
     audit_clean(&disk);
     assert!(open_mirror(&disk).view().fork().unwrap().resolved);
 }
+
+#[test]
+fn what_was_only_seen_is_no_branch_beside_what_is_complete() {
+    let source = open(&new_disk());
+    put(&source, "a", &["one"]);
+    source.publish().unwrap();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let complete = catch_up(source.view(), &mirror);
+    // A head above it, of another branch as evidence says.
+    put(&source, "a", &["two"]);
+    source.publish().unwrap();
+    let (above, pending) = seen(source.view(), &["a"]);
+    ingest(&mirror, Ingest::Seen(pending)).unwrap();
+    let other = other(&complete, 1);
+    let item = evidence(&complete, &other);
+    ingest(&mirror, Ingest::Evidence(item.clone())).unwrap();
+    let root = |head: &SignedHead| head.head().directory_root;
+    for gone in [root(&other), root(&above)] {
+        assert!(mirror.resolve(item.hash(), gone).is_err());
+    }
+    mirror.resolve(item.hash(), root(&complete)).unwrap();
+    assert!(mirror.view().seen_heads().unwrap().is_empty());
+    mirror.close().unwrap();
+    for without in [false, true] {
+        let disk = if without {
+            without_index(&disk)
+        } else {
+            disk.clone()
+        };
+        let mirror = open_mirror(&disk);
+        assert!(mirror.view().seen_heads().unwrap().is_empty());
+        assert!(mirror.view().fork().unwrap().resolved);
+        mirror.close().unwrap();
+    }
+}
