@@ -14,7 +14,7 @@ use crate::node::clock::SystemClock;
 use crate::note::VerifierKey;
 use crate::store::disk::{Access, Disk, RealDisk};
 use crate::store::{
-    self, Opened, Progress, Store, StoreError, StoreOptions, StoreRole, View, keys,
+    self, Opened, Progress, Store, StoreError, StoreOpening, StoreOptions, StoreRole, View, keys,
 };
 
 /// Names a directory may hold that no store was made in yet: what a node key
@@ -145,29 +145,32 @@ impl DataDir {
             .map_err(|error| self.named(error))
     }
 
-    /// Opens the store for writing, if its mirrors know of nothing newer.
+    /// Opens the store for writing, if its mirrors know of nothing newer. They
+    /// are asked before anything is written.
     pub(super) fn open(&self, options: StoreOptions) -> Result<Store, CliError> {
-        let store = self.open_new(options)?;
-        self.guard.check(self, &store)?;
-        Ok(store)
+        if self.peek()?.0 == StoreRole::Own {
+            self.guard.check_arguments()?;
+        }
+        let mut opening = self.read(options).map_err(|error| self.named(error))?;
+        self.guard.check(self, &mut opening)?;
+        start(opening).map_err(|error| self.named(error))
     }
 
     /// Opens a store that nobody can have a newer copy of.
     pub(super) fn open_new(&self, options: StoreOptions) -> Result<Store, CliError> {
-        let opened = self.try_open(options).map_err(|error| self.named(error))?;
-        Ok(opened.store)
+        self.try_open(options).map_err(|error| self.named(error))
     }
 
-    fn try_open(&self, mut options: StoreOptions) -> Result<Opened, StoreError> {
+    fn try_open(&self, options: StoreOptions) -> Result<Store, StoreError> {
+        start(self.read(options)?)
+    }
+
+    fn read(&self, mut options: StoreOptions) -> Result<StoreOpening, StoreError> {
         // A directory without a store is not even locked.
         store::peek(self.disk())?;
-        let opened = {
-            let (_bar, progress) = self.opening_bar();
-            options.progress = Some(progress);
-            Store::open_with_key_files(self.disk.clone(), options)?
-        };
-        tell(&opened);
-        Ok(opened)
+        let (_bar, progress) = self.opening_bar();
+        options.progress = Some(progress);
+        StoreOpening::read(self.disk.clone(), options)
     }
 
     /// Opens the store for reading. A store that nobody has open and that can
@@ -179,7 +182,7 @@ impl DataDir {
         let recover = || {
             let mut options = options();
             options.reserve_bytes = 0;
-            self.try_open(options)?.store.close()
+            self.try_open(options)?.close()
         };
         let recovered = if self.guard.is_set() {
             Ok(())
@@ -211,6 +214,12 @@ fn log_bytes(disk: &dyn Disk) -> u64 {
 /// How a command opens a store.
 pub(super) fn options() -> StoreOptions {
     StoreOptions::new(Arc::new(SystemClock))
+}
+
+fn start(opening: StoreOpening) -> Result<Store, StoreError> {
+    let opened = opening.start_with_key_files()?;
+    tell(&opened);
+    Ok(opened.store)
 }
 
 /// Says what opening had to mend.

@@ -5,6 +5,7 @@ use clap::Args;
 use super::data::{DataDir, options};
 use super::error::CliError;
 use super::output::Out;
+use crate::directory::empty_root;
 use crate::hash::Hash;
 use crate::head::HeadOrder;
 use crate::store::View;
@@ -12,8 +13,8 @@ use crate::store::View;
 #[derive(Debug, Args)]
 pub(super) struct ResolveArguments {
     /// Go on with the branch whose head has this directory root (64
-    /// hexadecimal digits); it must be the one that is held here. Without it
-    /// both branches are shown
+    /// hexadecimal digits); it must be the one that is held here, or the root
+    /// of the complete head. Without it both branches are shown
     #[arg(long, value_name = "ROOT", value_parser = parse_root)]
     branch: Option<Hash>,
 }
@@ -30,11 +31,19 @@ pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), Cl
     let Some(root) = arguments.branch else {
         let mut out = Out::new();
         out.line(&fork.verdict)?;
+        let mut held = false;
         if let Some(verdict) = view.fork_verdict() {
             let (earlier, later) = verdict.roots.unzip();
             for (order, root) in [(verdict.earlier, earlier), (verdict.later, later)] {
-                branch(&mut out, &view, order, root)?;
+                held |= branch(&mut out, &view, order, root)?;
             }
+        }
+        if !held {
+            let complete = view.head();
+            let root = complete.map_or_else(empty_root, |head| head.head().directory_root);
+            out.line(format_args!(
+                "neither is held here; what is complete has directory root {root}"
+            ))?;
         }
         out.line(if fork.resolved {
             "resolved: the branch that is held here is followed"
@@ -61,16 +70,16 @@ pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), Cl
     out.flush()
 }
 
+/// True if the branch is held here.
 fn branch(
     out: &mut Out,
     view: &View,
     order: HeadOrder,
     root: Option<Hash>,
-) -> Result<(), CliError> {
-    let Some(root) = root else { return Ok(()) };
-    let held = view
-        .head_at(order)?
-        .is_some_and(|past| past.head.head().directory_root == root);
-    let held = if held { "  (held here)" } else { "" };
-    out.line(format_args!("head {order}  directory root {root}{held}"))
+) -> Result<bool, CliError> {
+    let Some(root) = root else { return Ok(false) };
+    let held = view.holds(order, &root)?;
+    let said = if held { "  (held here)" } else { "" };
+    out.line(format_args!("head {order}  directory root {root}{said}"))?;
+    Ok(held)
 }

@@ -15,7 +15,7 @@ use super::writer::Writer;
 use super::{Store, StoreError};
 use crate::evidence::{Evidence, Verdict};
 use crate::hash::Hash;
-use crate::head::HeadOrder;
+use crate::head::{HeadOrder, SignedHead};
 use crate::ledger::ForkState;
 use crate::limits::{EVIDENCE_BYTES_MAX, EVIDENCE_RECORDS_MAX};
 
@@ -24,7 +24,8 @@ const FILE_ORIGIN_BYTES_MAX: usize = 100;
 
 impl Store {
     /// Says which of the two branches that evidence is about is to be followed:
-    /// the one of which this store holds the head with this directory root.
+    /// the one of which this store holds the head with this directory root, or
+    /// whichever goes on from the complete head, if `root` is that one's.
     pub fn resolve(&self, evidence: Hash, root: Hash) -> Result<(), StoreError> {
         let (sender, receiver) = sync_channel(1);
         let done: StoreDone = Box::new(move |outcome| _ = sender.send(outcome));
@@ -55,13 +56,17 @@ impl View {
         self.index().forks().last().map(|fork| fork.verdict.clone())
     }
 
-    /// True if a head with this root, of this place, is complete or about to be.
-    fn holds(&self, order: HeadOrder, root: &Hash) -> Result<bool, StoreError> {
-        let same = |head: &crate::head::SignedHead| {
-            head.order() == order && head.head().directory_root == *root
+    /// True if a head with this root, of this place, is complete or about to be,
+    /// or is a rotation that is followed: a mirror that was told of it together
+    /// with a later head has no other trace of it.
+    pub fn holds(&self, order: HeadOrder, root: &Hash) -> Result<bool, StoreError> {
+        let same = |head: &SignedHead| head.order() == order && head.head().directory_root == *root;
+        let here = {
+            let index = self.index();
+            let pending = index.pending.as_ref().map(|seen| &seen.head);
+            pending.into_iter().chain(index.chain.rotations()).any(same)
         };
-        let pending = self.index().pending.as_ref().is_some_and(|p| same(&p.head));
-        Ok(pending || self.head_at(order)?.is_some_and(|past| same(&past.head)))
+        Ok(here || self.head_at(order)?.is_some_and(|past| same(&past.head)))
     }
 
     /// Writes the files of all evidence, as far as they are not there.
@@ -133,16 +138,17 @@ impl Writer {
     }
 
     pub(super) fn resolve(&mut self, evidence: Hash, root: Hash) -> Result<(), StoreError> {
-        let verdict = {
+        let (verdict, complete) = {
             let index = self.view.index();
             let checked = index.check_resolved(&evidence, &root);
             checked.map_err(StoreError::Refused)?;
             let mut forks = index.forks().iter();
             let fork = forks.find(|fork| fork.evidence == evidence);
-            fork.map(|fork| fork.verdict.clone())
+            let verdict = fork.map(|fork| fork.verdict.clone());
+            (verdict, index.published.root())
         };
         if let Some(verdict) = verdict
-            && verdict.roots.is_some()
+            && root != complete
             && !self.view.holds(verdict.earlier, &root)?
             && !self.view.holds(verdict.later, &root)?
         {

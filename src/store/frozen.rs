@@ -9,6 +9,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::disk::{Disk, replace_atomically};
 use super::layout::read_optional;
@@ -138,8 +139,46 @@ pub(super) fn write(disk: &dyn Disk, notes: &[Vec<u8>]) -> std::io::Result<()> {
     replace_atomically(disk, FROZEN_FILE, &encode(notes))
 }
 
+/// Says why the store is frozen, also to whoever opens it next.
+pub(super) fn tell(disk: &dyn Disk, why: Frozen, notes: &[Vec<u8>]) {
+    tracing::error!(%why, "frozen");
+    if let Err(error) = write(disk, notes) {
+        tracing::error!(%error, "frozen.note was not written");
+    }
+}
+
 /// Removes the file: what it says is in the log.
 pub(super) fn clear(disk: &dyn Disk) -> std::io::Result<()> {
     remove(disk, FROZEN_FILE)?;
     disk.sync_dir("")
+}
+
+/// What froze an open store, if anything has: its handles and its writer share
+/// it.
+#[derive(Debug, Default)]
+pub(super) struct Freezing {
+    why: OnceLock<Frozen>,
+    /// Held while `frozen.note` is written.
+    writing: Mutex<()>,
+}
+
+impl Freezing {
+    pub(super) fn get(&self) -> Option<Frozen> {
+        self.why.get().copied()
+    }
+
+    /// The first reason counts. Nothing is signed from the moment it is known;
+    /// the file follows.
+    pub(super) fn freeze(&self, disk: &dyn Disk, why: Frozen, notes: &[Vec<u8>]) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.why.set(why).is_ok() {
+            tell(disk, why, notes);
+        }
+    }
+
+    /// Waits until the file of what has frozen the store is written: until then
+    /// the store's lock is kept, or the next one to open it would not hear of it.
+    pub(super) fn wait_for_file(&self) {
+        drop(self.writing.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }

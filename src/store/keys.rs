@@ -49,14 +49,18 @@ pub fn read_origin_key(disk: &dyn Disk) -> Result<SignerKey, StoreError> {
 }
 
 /// Makes `origin.key.next`, durable when this returns; one that is there is
-/// replaced. Before a rotation to it, not after.
+/// replaced, whole. Before a rotation to it, not after.
 pub fn create_next_origin_key(disk: &dyn Disk, key: &SignerKey) -> Result<(), StoreError> {
     let io = |error| StoreError::io("make origin.key.next", error);
-    match disk.remove(ORIGIN_KEY_NEXT_FILE) {
+    let temporary = format!("{ORIGIN_KEY_NEXT_FILE}.new");
+    match disk.remove(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => (),
     }
-    create_signer(disk, ORIGIN_KEY_NEXT_FILE, key).map_err(io)
+    create_signer(disk, &temporary, key)
+        .and_then(|()| disk.rename(&temporary, ORIGIN_KEY_NEXT_FILE))
+        .and_then(|()| disk.sync_dir(""))
+        .map_err(io)
 }
 
 /// Reads `origin.key.next`, if it is there.
@@ -99,7 +103,8 @@ pub fn read_origin_key_for(disk: &dyn Disk, current: &VerifierKey) -> Result<Fou
             is_next: false,
         });
     }
-    if let Ok(Some(key)) = read_next_origin_key(disk)
+    // One that cannot be read may be the one that is looked for.
+    if let Some(key) = read_next_origin_key(disk)?
         && key.verifier() == current
     {
         return Ok(FoundKey { key, is_next: true });

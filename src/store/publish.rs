@@ -113,7 +113,8 @@ impl Writer {
 
     /// Before a second head is signed the first one is in `head.note`, durable.
     /// So no crash leaves a log of two heads without the file, and one that is
-    /// found so has lost it.
+    /// found so has lost it. Then there is no note to be made again here: the
+    /// file stays away until the head that is published for its loss is durable.
     fn first_note(&mut self) -> Result<(), StoreError> {
         let (true, Some(note)) = (!self.note_there, &self.note_due) else {
             return Ok(());

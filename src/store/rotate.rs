@@ -14,8 +14,9 @@
 
 use super::StoreError;
 use super::disk::Disk;
-use super::handle::{Command, Opened, PublishDone, Store};
+use super::handle::{Command, PublishDone, Store};
 use super::keys::{self, FoundKey};
+use super::opening::{Opened, StoreOpening};
 use super::{StoreOptions, StoreRole};
 use crate::head::SignedHead;
 use crate::note::SignerKey;
@@ -45,6 +46,21 @@ impl From<Option<SignerKey>> for Signing {
     }
 }
 
+impl StoreOpening {
+    /// Starts the store with the key files in its directory, an own store or a
+    /// mirror. Finishes a rotation that was cut off.
+    pub fn start_with_key_files(self) -> Result<Opened, StoreError> {
+        let files = self.disk().clone();
+        self.start_with(move |current| {
+            let FoundKey { key, is_next } = keys::read_origin_key_for(&*files, current)?;
+            Ok(Signing {
+                signer: Some(key),
+                is_next,
+            })
+        })
+    }
+}
+
 impl Store {
     /// Opens a store for writing with the key files in its directory, an own
     /// store or a mirror. Finishes a rotation that was cut off.
@@ -52,14 +68,7 @@ impl Store {
         disk: Arc<dyn Disk>,
         options: StoreOptions,
     ) -> Result<Opened, StoreError> {
-        let files = disk.clone();
-        Self::open_with(disk, options, move |current| {
-            let FoundKey { key, is_next } = keys::read_origin_key_for(&*files, current)?;
-            Ok(Signing {
-                signer: Some(key),
-                is_next,
-            })
-        })
+        StoreOpening::read(disk, options)?.start_with_key_files()
     }
 
     /// Signs a head that ends the current key and brings `new`, with both, and
@@ -79,13 +88,14 @@ impl Store {
 /// `origin.key`. `disk` is the store's directory.
 ///
 /// A key that is in `origin.key.next` already is used: it may be of a rotation
-/// that failed, and whose head is in the log for all that.
+/// that failed, and whose head is in the log for all that. If it counts by now,
+/// it is installed first.
 pub fn rotate_origin_key(disk: &dyn Disk, store: &Store) -> Result<SignedHead, StoreError> {
     if store.view().role() == StoreRole::Mirror {
         return Err(StoreError::Refused("a mirror signs no heads"));
     }
-    let name = store.view().origin().name().clone();
-    let waiting = keys::read_next_origin_key(disk)?;
+    let current = store.view().origin();
+    let name = current.name().clone();
     let counted = |key: &SignerKey| {
         let view = store.view();
         let index = view.index();
@@ -94,9 +104,13 @@ pub fn rotate_origin_key(disk: &dyn Disk, store: &Store) -> Result<SignedHead, S
             .reigns()
             .any(|reign| reign.key == key.verifier())
     };
-    let new = match waiting {
+    let new = match keys::read_next_origin_key(disk)? {
         Some(key) if *key.verifier().name() == name && !counted(&key) => key,
-        _ => {
+        waiting => {
+            if waiting.is_some_and(|key| *key.verifier() == current) {
+                // The rotation to it is durable; it is nowhere else.
+                keys::install_next_origin_key(disk)?;
+            }
             let key = keys::generate_signer(name)?;
             keys::create_next_origin_key(disk, &key)?;
             key

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod evidence;
 mod faults;
+mod freezing;
 mod guard;
 mod index;
 mod load;

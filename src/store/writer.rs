@@ -5,9 +5,9 @@
 //! * before the group is written: nothing;
 //! * while it is written or synced: all of it, or a torn tail that is cut;
 //! * after the sync: the group, whether or not anyone was answered;
-//! * a head that was signed and not synced was told to no one; its epoch is not
-//!   used again, because opening starts one above the highest in the log and
-//!   two above if anything was cut.
+//! * a head that was signed and not synced was told to no one. Opening starts one
+//!   epoch above the highest in the log, and two above if anything was cut, which
+//!   may have been it; if nothing of it is left, its epoch is signed again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::body::StoreRole;
 use super::disk::{Disk, DiskLock};
-use super::frozen::Frozen;
+use super::frozen::Freezing;
 use super::growth::Growth;
 use super::guard::Past;
 use super::handle::{AppendDone, Command, StoreDone, refuse};
@@ -47,11 +47,7 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 const FOLD_RETRY: Duration = Duration::from_secs(1);
 
 /// Where requests come from, and what ends that.
-pub(super) type Stops = (
-    Arc<Queue<Command>>,
-    Arc<OnceLock<String>>,
-    Arc<OnceLock<Frozen>>,
-);
+pub(super) type Stops = (Arc<Queue<Command>>, Arc<OnceLock<String>>, Arc<Freezing>);
 
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
@@ -59,7 +55,7 @@ pub(super) struct Writer {
     pub(super) signer: Option<SignerKey>,
     pub(super) queue: Arc<Queue<Command>>,
     pub(super) failed: Arc<OnceLock<String>>,
-    pub(super) frozen: Arc<OnceLock<Frozen>>,
+    pub(super) frozen: Arc<Freezing>,
     pub(super) index: Arc<RwLock<Index>>,
     pub(super) view: View,
     pub(super) indexer: Indexer,
@@ -88,7 +84,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    #[allow(clippy::too_many_arguments)] // once, from `Store::open`
+    #[allow(clippy::too_many_arguments)] // once, from `StoreOpening`
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         options: StoreOptions,
@@ -110,7 +106,8 @@ impl Writer {
             .and_then(|note| view.index().chain.open_any(&note.note))
             .map_or(0, |head| head.head().epoch);
         let own = signer.is_some();
-        let skip = u64::from(mended.torn_bytes > 0 || (own && past.note_lost));
+        let lost = own && past.note_lost;
+        let skip = u64::from(mended.torn_bytes > 0 || lost);
         let fold_at = later(Instant::now(), options.checkpoint_every);
         Self {
             disk,
@@ -133,7 +130,9 @@ impl Writer {
             head_at: Instant::now(),
             note_at: None,
             note_there: mended.head_note.is_some(),
-            note_due: past.note_missing,
+            // Not before a head has been published for the loss: a crash until
+            // then is to raise the alarm once more.
+            note_due: past.note_missing.filter(|_| !lost),
             mark_due: None,
             _lock: lock,
         }
@@ -355,7 +354,7 @@ impl Writer {
             ..
         } = planned;
         if let Some(frozen) = self.frozen.get() {
-            return Err((*frozen).into());
+            return Err(frozen.into());
         }
         let hashing = self.hasher.start(unhashed, group.len());
         let start = if group.is_empty() {
@@ -463,7 +462,7 @@ impl Writer {
 
     /// Why nothing is stored any more, if that is so.
     pub(super) fn stopped(&self) -> Option<StoreError> {
-        let frozen = self.frozen.get().map(|frozen| (*frozen).into());
+        let frozen = self.frozen.get().map(StoreError::from);
         let failed = || {
             let reason = self.failed.get()?.clone();
             Some(StoreError::Failed { reason })
@@ -521,6 +520,13 @@ impl Writer {
             self.indexer.settle();
         }
         outcome
+    }
+}
+
+impl Drop for Writer {
+    /// The lock goes after this.
+    fn drop(&mut self) {
+        self.frozen.wait_for_file();
     }
 }
 

@@ -169,6 +169,8 @@ enum Asked {
     Consistency(Box<blame::Dispute>),
     /// A node of the path to a contradiction.
     Path(Hash),
+    /// Nothing: the request itself is what the source is to see.
+    Shown,
     /// Answered; only the end is to come.
     Answered,
 }
@@ -372,7 +374,8 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
                     _ => return Err(accuse::unproven()),
                 }
             }
-            (Asked::Answered, _) => return Err(PeerFault::Surplus { what: "a proof" }.into()),
+            (Asked::Shown, Reply::Head { .. }) => asked = Asked::Answered,
+            (Asked::Answered, _) => return Err(PeerFault::Surplus { what: "an answer" }.into()),
             _ => {
                 let what = "another kind of reply";
                 return Err(PeerFault::WrongReply { what }.into());
@@ -391,7 +394,7 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             Asked::Nodes { hashes } if !hashes.is_empty() && !self.is_lost() => early("all nodes"),
             Asked::Consistency(dispute) => Err(dispute.unproven()),
             Asked::Path(_) => Err(accuse::unproven()),
-            Asked::Head { .. } | Asked::Nodes { .. } | Asked::Answered => Ok(()),
+            Asked::Head { .. } | Asked::Nodes { .. } | Asked::Shown | Asked::Answered => Ok(()),
             _ if self.is_lost() => Ok(()),
             Asked::Entries(active) => self.fetch.entries_ended(active),
             Asked::Payloads(wanted) => {

@@ -7,6 +7,7 @@ mod append;
 mod archive;
 mod damage;
 mod grpc;
+mod guard;
 mod index;
 mod mirror;
 mod output;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Place, Ran, Server, command, copy_dir, run_with};
 
-fn append(place: &Place, name: &str, context: &str, payload: &str) {
+pub(crate) fn append(place: &Place, name: &str, context: &str, payload: &str) {
     let one = [
         "append",
         "--context",
@@ -20,15 +20,15 @@ fn append(place: &Place, name: &str, context: &str, payload: &str) {
 }
 
 /// An own store `s` with the sample, and its mirror `m`, which has all of it.
-struct Pair {
-    place: Place,
-    origin: String,
-    node: String,
-    mirror_node: String,
+pub(crate) struct Pair {
+    pub(crate) place: Place,
+    pub(crate) origin: String,
+    pub(crate) node: String,
+    pub(crate) mirror_node: String,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new();
         place.with_sample("s");
         let (origin, node) = place.keys("s");
@@ -42,11 +42,11 @@ impl Pair {
         }
     }
 
-    fn serve(&self, name: &str) -> Server {
+    pub(crate) fn serve(&self, name: &str) -> Server {
         self.place.serve(name, &[&self.mirror_node])
     }
 
-    fn pull(&self, server: &Server) -> Ran {
+    pub(crate) fn pull(&self, server: &Server) -> Ran {
         self.place.pull("m", server, &self.node, &self.origin)
     }
 
@@ -291,4 +291,40 @@ fn a_fork_leaves_evidence() {
     let server = pair.serve("third");
     pair.pull(&server).refuses(1, "");
     assert_eq!(pair.evidence().len(), 1);
+}
+
+#[test]
+fn a_fork_at_a_rotation_is_resolved() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    pair.pull(&pair.serve("s")).expect(0);
+    copy_dir(&place.path("s"), &place.path("other"));
+    for (name, payload) in [("s", "one"), ("other", "another")] {
+        append(place, name, "packages", payload);
+        place.run(name, &["rotate-key"]).expect(0);
+    }
+    // The mirror is told of the rotation together with a later head.
+    append(place, "s", "packages", "after");
+    pair.pull(&pair.serve("s")).expect(0);
+    pair.pull(&pair.serve("other")).refuses(1, "two histories");
+    assert_eq!(pair.evidence().len(), 1);
+    let shown = place.run("m", &["resolve"]).expect(0);
+    let (mut held, mut others) = (Vec::new(), Vec::new());
+    for line in shown.text().lines() {
+        if let Some((_, root)) = line.split_once("directory root ") {
+            match root.split_once("  ") {
+                Some((root, "(held here)")) => held.push(root),
+                _ => others.push(root),
+            }
+        }
+    }
+    assert_eq!((held.len(), others.len()), (1, 1), "{}", shown.text());
+    place
+        .run("m", &["resolve", "--branch", others[0]])
+        .refuses(3, "does not hold that branch");
+    place.run("m", &["resolve", "--branch", held[0]]).expect(0);
+    append(place, "s", "packages", "on");
+    pair.pull(&pair.serve("s")).expect(0);
+    assert_eq!(place.size("m", "packages"), 2003);
+    place.run("m", &["audit"]).expect(0);
 }

@@ -2,7 +2,8 @@
 //! operator said to it.
 //!
 //! Invariants: evidence is in the log once, and holds under the pinned key; it
-//! is resolved once, by naming one of the two branches it is about.
+//! is resolved once, by naming one of the two branches it is about, or what is
+//! complete.
 
 use super::{ApplyError, Index, Location, StoreRole};
 use crate::evidence::{Evidence, Verdict};
@@ -77,12 +78,11 @@ impl Index {
         if fork.resolved {
             return Err("the evidence is resolved already");
         }
-        let one_of_them = match &fork.verdict.roots {
-            Some((earlier, later)) => root == earlier || root == later,
-            // Two takeovers: the branch is what is complete here.
-            None => *root == self.published.root(),
-        };
-        if one_of_them {
+        let (earlier, later) = fork.verdict.roots.unzip();
+        // What is complete can always be gone on with. Of two takeovers it is all
+        // there is, and of heads that were seen and forgotten.
+        let complete = Some(self.published.root());
+        if [earlier, later, complete].contains(&Some(*root)) {
             return Ok(());
         }
         Err("the evidence is about no branch with this root")

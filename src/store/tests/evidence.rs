@@ -2,10 +2,11 @@
 
 use super::index::without_index;
 use super::mirror::{ingest, mirror_disk, open_mirror, seen, span};
+use super::rotation::{key, rotation};
 use super::*;
 use crate::evidence::Evidence;
 use crate::hash::Hash;
-use crate::head::{Head, SignedHead, sign_head};
+use crate::head::{Head, SignedHead, sign_head, sign_rotation};
 use crate::ledger::{ForkState, Ingest, ReadMirror};
 use crate::limits::EVIDENCE_RECORDS_MAX;
 use crate::store::disk::Disk;
@@ -131,4 +132,56 @@ fn a_log_holds_so_much_evidence() {
     mirror.close().unwrap();
     audit_clean(&disk);
     open_mirror(&disk).close().unwrap();
+}
+
+#[test]
+fn a_branch_that_is_held_as_a_rotation_only_can_be_named() {
+    let source = open(&new_disk());
+    put(&source, "a", &["one"]);
+    source.publish().unwrap();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    catch_up(source.view(), &mirror);
+    let held = rotation(5, 1, 2);
+    ingest(&mirror, Ingest::Rotation(held.clone())).unwrap();
+    let elsewhere = Head {
+        directory_root: crate::hash::content(b"elsewhere"),
+        ..rotation(5, 1, 3).head().clone()
+    };
+    let note = sign_rotation(&elsewhere, &key(1), &key(3)).unwrap();
+    let elsewhere = SignedHead::open(&note, key(1).verifier()).unwrap();
+    let item = evidence(&held, &elsewhere);
+    ingest(&mirror, Ingest::Evidence(item.clone())).unwrap();
+    let root = |head: &SignedHead| head.head().directory_root;
+    assert!(mirror.resolve(item.hash(), root(&elsewhere)).is_err());
+    mirror.resolve(item.hash(), root(&held)).unwrap();
+    mirror.close().unwrap();
+    audit_clean(&disk);
+    assert!(open_mirror(&disk).view().fork().unwrap().resolved);
+}
+
+#[test]
+fn when_neither_branch_is_held_what_is_complete_can_be_named() {
+    let source = open(&new_disk());
+    put(&source, "a", &["one"]);
+    source.publish().unwrap();
+    let disk = mirror_disk();
+    let mirror = open_mirror(&disk);
+    let complete = catch_up(source.view(), &mirror);
+    put(&source, "a", &["two"]);
+    source.publish().unwrap();
+    let (head, pending) = seen(source.view(), &["a"]);
+    ingest(&mirror, Ingest::Seen(pending)).unwrap();
+    let item = evidence(&head, &other(&head, 1));
+    ingest(&mirror, Ingest::Evidence(item.clone())).unwrap();
+    // The rotation takes the head along that was about to be complete.
+    ingest(&mirror, Ingest::Rotation(rotation(9, 1, 2))).unwrap();
+    let root = |head: &SignedHead| head.head().directory_root;
+    for gone in [root(&head), root(&other(&head, 1))] {
+        assert!(mirror.resolve(item.hash(), gone).is_err());
+    }
+    mirror.resolve(item.hash(), root(&complete)).unwrap();
+    mirror.close().unwrap();
+    audit_clean(&disk);
+    assert!(open_mirror(&disk).view().fork().unwrap().resolved);
 }

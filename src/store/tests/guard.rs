@@ -414,3 +414,68 @@ fn a_head_note_of_another_text_is_refused() {
         assert!(with(&note));
     }
 }
+
+#[test]
+fn what_is_shown_before_a_store_starts_leaves_its_log_as_it_is() {
+    let past = Past::new(5);
+    // Put back, gone on, killed before it signed, and without its head.note.
+    let disk = past.copies[2].fork();
+    let store = open(&disk);
+    put(&store, "a", &["unsigned"]);
+    let disk = disk.fork();
+    drop(store);
+    Disk::remove(&disk, "head.note").unwrap();
+    let before = disk.bytes(SEGMENT).unwrap();
+    let read = |disk: &MemoryDisk| {
+        StoreOpening::read(Arc::new(disk.clone()), options(SEGMENT_BYTES_DEFAULT)).unwrap()
+    };
+    let mut opening = read(&disk);
+    assert_eq!((opening.has_head(), opening.noted()), (true, None));
+    assert!(opening.holds_shown(&[past.note(1)]).unwrap());
+    assert!(!opening.holds_shown(&[b"x".to_vec()]).unwrap());
+    let locked = try_open(&disk, options(SEGMENT_BYTES_DEFAULT));
+    assert!(matches!(locked, Err(StoreError::Locked)));
+    let Err(StoreError::Frozen(frozen)) = opening.holds_shown(&[past.note(4)]) else {
+        panic!("it is ahead");
+    };
+    assert_eq!((frozen.kind, frozen.epochs_behind), (FrozenKind::Ahead, 2));
+    let started = opening.start(Some(signer()));
+    assert!(matches!(started, Err(StoreError::Frozen(why)) if why == frozen));
+    assert_eq!(disk.bytes(SEGMENT).unwrap(), before);
+    assert_eq!(disk.bytes("head.note"), None);
+    let again = try_open(&disk, options(SEGMENT_BYTES_DEFAULT));
+    assert!(matches!(again, Err(StoreError::Frozen(why)) if why == frozen));
+    // Whoever goes away without a start leaves no trace.
+    Disk::remove(&disk, FROZEN_FILE).unwrap();
+    drop(read(&disk));
+    assert_eq!(disk.bytes(SEGMENT).unwrap(), before);
+    let opening = read(&disk);
+    let opened = opening.start(Some(signer())).unwrap();
+    assert!(opened.head_note_missing);
+    opened.store.close().unwrap();
+}
+
+#[test]
+fn an_alarm_is_raised_again_until_a_head_is_published_for_it() {
+    let past = Past::new(4);
+    let disk = past.disk.fork();
+    Disk::remove(&disk, "head.note").unwrap();
+    let fault = Fault {
+        kind: FaultKind::Sync,
+        after: 0,
+        error: std::io::ErrorKind::Other,
+    };
+    disk.set_fault_in("log", Some(fault));
+    let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
+    assert!(opened.head_note_missing);
+    assert!(opened.store.close().is_err());
+    assert_eq!(disk.bytes("head.note"), None);
+    let disk = disk.after_power_loss();
+    let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
+    assert!(opened.head_note_missing);
+    opened.store.close().unwrap();
+    let opened = try_open(&disk, options(SEGMENT_BYTES_DEFAULT)).unwrap();
+    assert!(!opened.head_note_missing);
+    opened.store.close().unwrap();
+    audit_clean(&disk);
+}

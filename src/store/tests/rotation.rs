@@ -7,7 +7,7 @@ use super::*;
 use crate::head::{Head, Rotation, SignedHead, sign_head, sign_rotation};
 use crate::ledger::{Ingest, ReadLedger, ReadMirror};
 use crate::limits::ROTATIONS_MAX;
-use crate::store::disk::{Disk, Replay, SimDisk, Survivors};
+use crate::store::disk::{Disk, Fault, FaultKind, Replay, SimDisk, Survivors};
 
 pub(super) fn key(seed: u8) -> SignerKey {
     SignerKey::from_seed(OriginName::new("test-origin").unwrap(), &[seed; 32])
@@ -188,6 +188,56 @@ fn a_waiting_key_is_used_and_a_counted_one_is_not() {
 }
 
 /// Brings a mirror to the source's newest head.
+#[test]
+fn a_current_key_that_still_waits_is_never_lost() {
+    let disk = new_disk();
+    keys::create_origin_key(&disk, &signer()).unwrap();
+    let with_files = |disk: &MemoryDisk| {
+        Store::open_with_key_files(Arc::new(disk.clone()), options(64 << 10)).unwrap()
+    };
+    let store = with_files(&disk).store;
+    let fail = |kind, after| {
+        let error = std::io::ErrorKind::Other;
+        Some(Fault { kind, after, error })
+    };
+    // The new key is there and counts, and cannot take its place.
+    disk.set_fault_in("origin.key", fail(FaultKind::Rename, 1));
+    rotate_origin_key(&disk, &store).unwrap_err();
+    let current = store.view().origin();
+    assert_ne!(current, *signer().verifier());
+    // Nor can it now: no other one is made.
+    let waiting = disk.bytes("origin.key.next").unwrap();
+    rotate_origin_key(&disk, &store).unwrap_err();
+    assert_eq!(disk.bytes("origin.key.next").unwrap(), waiting);
+    // The next rotation fails in the log. The key that counts is there.
+    disk.set_fault_in("log", fail(FaultKind::Write, 0));
+    rotate_origin_key(&disk, &store).unwrap_err();
+    drop(store);
+    disk.set_fault(None);
+    let store = with_files(&disk.fork()).store;
+    assert_eq!(store.view().origin(), current);
+    store.close().unwrap();
+}
+
+#[test]
+fn a_waiting_key_that_cannot_be_read_is_named() {
+    let disk = new_disk();
+    keys::create_origin_key(&disk, &signer()).unwrap();
+    keys::create_next_origin_key(&disk, &key(2)).unwrap();
+    let store = Store::open_with_key_files(Arc::new(disk.clone()), options(64 << 10));
+    let store = store.unwrap().store;
+    store.rotate(key(2)).unwrap();
+    store.close().unwrap();
+    let whole = disk.bytes("origin.key.next").unwrap();
+    disk.set_bytes("origin.key.next", whole[..20].to_vec());
+    let opened = Store::open_with_key_files(Arc::new(disk.clone()), options(64 << 10));
+    let said = opened.unwrap_err().to_string();
+    assert!(said.contains("read origin.key.next"), "{said}");
+    disk.set_bytes("origin.key.next", whole);
+    let opened = Store::open_with_key_files(Arc::new(disk.clone()), options(64 << 10));
+    opened.unwrap().store.close().unwrap();
+}
+
 fn catch_up(source: &View, mirror: &Store, names: &[&str]) {
     let (head, seen_head) = seen(source, names);
     ingest(mirror, Ingest::Seen(seen_head.clone())).unwrap();
@@ -253,7 +303,7 @@ fn a_mirror_follows_a_rotation_whatever_happens_to_its_index() {
     }
 }
 
-fn rotation(at: u64, old: u8, new: u8) -> SignedHead {
+pub(super) fn rotation(at: u64, old: u8, new: u8) -> SignedHead {
     let head = Head {
         epoch: at,
         rotation: Some(Rotation {

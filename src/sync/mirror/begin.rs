@@ -80,6 +80,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             self.limits.entries_max,
         )?;
         self.shown = Some(head.clone());
+        self.show_rotation_above(&head)?;
         match (to_complete, to_pending) {
             (Relation::Older, _) => self.review(Holder::Complete),
             // A rotation that is known comes after it.
@@ -105,6 +106,18 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             }
             _ => self.descend(&head),
         }
+    }
+
+    /// A source whose head lies below a rotation knows no key of what comes after
+    /// it. If it is the origin's own store, put back to an old copy, the rotation
+    /// tells it so: the key that it knows has signed that.
+    fn show_rotation_above(&mut self, head: &SignedHead) -> Result<(), SyncError> {
+        let mut rotations = self.keys.rotations.iter();
+        let above = rotations.find(|rotation| rotation.order() > head.order());
+        let Some(newest) = above.map(SignedHead::note_bytes) else {
+            return Ok(());
+        };
+        self.ask(&Request::Head { newest }, Asked::Shown)
     }
 
     fn descend(&mut self, head: &SignedHead) -> Result<(), SyncError> {
