@@ -64,7 +64,10 @@ impl CliError {
 
     /// Puts more in front of the message and keeps the rest.
     pub(super) fn context(mut self, before: impl fmt::Display) -> Self {
-        self.message = format!("{before}: {}", self.message);
+        // Nothing is not made something.
+        if !self.message.is_empty() {
+            self.message = format!("{before}: {}", self.message);
+        }
         self
     }
 

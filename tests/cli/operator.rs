@@ -1,0 +1,106 @@
+//! What an operator meets: copies that are looked at, files that are missing,
+//! arguments that are nearly right, and what is said then.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::guard::killed;
+use crate::support::{Place, Ran, command, copy_dir, files, run_with};
+use crate::trust::{Pair, append};
+
+/// Everything of a store but its index, which is no part of what it says.
+fn all_but_index(place: &Place, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = files(&place.path(name));
+    found.retain(|(path, _)| !path.ends_with("index.redb"));
+    found
+}
+
+fn remove(place: &Place, file: &str) {
+    fs::remove_file(place.path(file)).unwrap();
+}
+
+fn proof_of(sequence: &'static str) -> [&'static str; 5] {
+    ["prove", "--context", "packages", "--sequence", sequence]
+}
+
+fn sh(script: &str, place: &Place, name: &str, arguments: &[&str]) -> Ran {
+    let inner = place.command(name, arguments);
+    let mut outer = Command::new("sh");
+    outer.arg("-c").arg(script).arg("sh");
+    outer.arg(inner.get_program()).args(inner.get_args());
+    outer.env_remove("CONVERGE_LEDGER_DATA");
+    run_with(outer, b"")
+}
+
+#[test]
+fn outputs_are_named_and_a_dash_is_stdout() {
+    let place = Place::new();
+    place.with_sample("s");
+    let snapshot = ["snapshot", "--context", "packages"];
+    let plain = place.run("s", &snapshot).expect(0);
+    let dash = place
+        .run("s", &[&snapshot[..], &["-o", "-"]].concat())
+        .expect(0);
+    assert!(plain.stdout == dash.stdout);
+    let plain = place.run("s", &proof_of("7")).expect(0);
+    let dash = place
+        .run("s", &[&proof_of("7")[..], &["-o", "-"]].concat())
+        .expect(0);
+    assert!(plain.stdout == dash.stdout);
+    let head = place.run("s", &["head"]).expect(0).stdout;
+    append(&place, "s", "packages", "more");
+    let stdin = ["prove", "--consistency", "-"];
+    place.run_in("s", &stdin, &head).expect(0);
+
+    // As on a disk that is full; the index may not be written either.
+    let file = place.path("out.snapshot");
+    let file = file.to_str().unwrap();
+    let arguments = [&snapshot[..], &["-o", file]].concat();
+    let ran = sh(
+        "trap '' XFSZ; ulimit -f 8; exec \"$@\"",
+        &place,
+        "s",
+        &arguments,
+    );
+    let ran = ran.refuses(3, "could not write the archive");
+    let error = ran
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("error: "))
+        .unwrap();
+    assert!(error.starts_with(&format!("error: {file}: ")), "{error}");
+    // A reader that went away is no error.
+    let ran = sh("\"$@\" | head -c 10 > /dev/null", &place, "s", &snapshot);
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn sequences_and_roots_are_read_as_they_are_written() {
+    let place = Place::new();
+    place.with_sample("s");
+    place
+        .run("s", &proof_of("0"))
+        .refuses(2, "sequences begin at 1");
+    let ran = place.run("s", &proof_of("2001"));
+    let ran = ran.refuses(3, "covers 2000 entries of the context, not entry 2001");
+    assert!(!ran.stderr.contains("closed"), "{}", ran.stderr);
+    // Not an argument's fault: there is no fork.
+    let root = "AB".repeat(32);
+    place
+        .run("s", &["resolve", "--branch", &root])
+        .refuses(3, "no evidence");
+
+    let (origin, _) = place.keys("s");
+    let proof = place.run("s", &proof_of("7")).expect(0).text().to_owned();
+    let verify = |bytes: &[u8]| {
+        let mut verify = command();
+        verify.args(["verify", "-", "--origin", &origin]);
+        run_with(verify, bytes)
+    };
+    verify(proof.as_bytes()).expect(0);
+    verify(proof.replace('\n', "\r\n").as_bytes()).refuses(2, "line endings");
+    verify(format!("\u{feff}{proof}").as_bytes()).refuses(2, "byte order mark");
+}
