@@ -146,7 +146,9 @@ impl From<StoreError> for CliError {
             StoreError::IndexLost { .. } => {
                 "The log is none the worse for it. Make the index anew with `rebuild-index`."
             }
-            StoreError::NotClosed => "Run any command that opens it, for example `head`.",
+            StoreError::NotClosed => {
+                "Run a command that writes, for example `append` (of a mirror: `mirror`)."
+            }
             StoreError::Failed { .. } => {
                 "What was acknowledged before is safe. Check the disk, then run the command again."
             }

@@ -36,6 +36,66 @@ fn sh(script: &str, place: &Place, name: &str, arguments: &[&str]) -> Ran {
 }
 
 #[test]
+fn whoever_reads_signs_nothing() {
+    let place = Place::new();
+    place.with_sample("s");
+    let unsigned = killed(&place, "s");
+    copy_dir(&place.path(&unsigned), &place.path("lost"));
+    remove(&place, "lost/head.note");
+    copy_dir(&place.path(&unsigned), &place.path("torn"));
+    let path = place.segment("torn");
+    let bytes = fs::read(&path).unwrap();
+    // The last group is cut short.
+    let used = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    fs::write(&path, &bytes[..used - 40]).unwrap();
+    let get = ["get", "--context", "packages", "--limit", "3"];
+    let verified = [&get[..], &["--verify"]].concat();
+    let output = place.path("x.snapshot");
+    let snapshot = ["snapshot", "--context", "packages", "-o"];
+    let snapshot = [&snapshot[..], &[output.to_str().unwrap()]].concat();
+    for name in [unsigned.as_str(), "lost", "torn"] {
+        for index in [true, false] {
+            if !index {
+                let _ = fs::remove_file(place.path(name).join("index.redb"));
+            }
+            let before = all_but_index(&place, name);
+            let mut heads = Vec::new();
+            for arguments in [
+                &["head"][..],
+                &["contexts"],
+                &get,
+                &verified,
+                &proof_of("7"),
+                &snapshot,
+                &["keys"],
+                &["stats"],
+                &["head"],
+            ] {
+                let ran = place.run(name, arguments).expect(0);
+                if arguments == ["head"] {
+                    heads.push(ran.stdout);
+                }
+                let same = all_but_index(&place, name) == before;
+                assert!(same, "{name}: {arguments:?} changed the store");
+            }
+            assert_eq!(heads[0], heads[1]);
+            place.run(name, &["resolve"]).refuses(3, "no evidence");
+            assert!(all_but_index(&place, name) == before, "{name}: resolve");
+        }
+    }
+    // What is stored and not signed yet is shown, and not proven.
+    assert_eq!(place.size(&unsigned, "packages"), 2001);
+    let ran = place.run(&unsigned, &proof_of("2001"));
+    let ran = ran.refuses(3, "covers 2000 entries");
+    assert!(
+        ran.stderr
+            .contains("The next command that writes signs one")
+    );
+    append(&place, &unsigned, "packages", "signs");
+    place.run(&unsigned, &proof_of("2001")).expect(0);
+}
+
+#[test]
 fn outputs_are_named_and_a_dash_is_stdout() {
     let place = Place::new();
     place.with_sample("s");
