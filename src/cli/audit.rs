@@ -184,13 +184,17 @@ fn print_bad(out: &mut Out, bad: &FirstBad) -> Result<(), CliError> {
         None => String::new(),
     };
     out.line(format_args!(
-        "audit FAILED: {context}{sequence}: segment {}, offset {}: {}",
+        "audit FAILED: {context}{sequence}: segment {}, offset {}: {reason}",
         bad.position.segment(),
         bad.position.offset(),
-        escape(&bad.reason)
     ))
 }
 
+    let reason = escape(&bad.reason);
+    if bad.position == Position::default() {
+        // It is in no place of the log.
+        return out.line(format_args!("audit FAILED: {reason}"));
+    }
 const fn index_word(index: &AuditedIndex) -> &'static str {
     match index {
         AuditedIndex::None => "none",

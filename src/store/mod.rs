@@ -66,7 +66,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,9 +201,9 @@ impl StoreOptions {
 /// A log that ends before something that vouches for it: bytes that were
 /// durable are gone or changed. Never cut, never repaired here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log is damaged at {position}: {reason}")]
 pub struct Damage {
-    /// The first place that cannot be read.
+    /// The first place that cannot be read; the default one (segment 0) if it is
+    /// no place in the log that is damaged.
     pub position: Position,
     /// The log was durable up to here.
     pub vouched: Position,
@@ -213,6 +213,19 @@ pub struct Damage {
 
 /// Why a store could not do something.
 #[derive(Clone, Debug, thiserror::Error)]
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.position == Position::default() {
+            return f.write_str(&self.reason);
+        }
+        write!(
+            f,
+            "the log is damaged at {}: {}",
+            self.position, self.reason
+        )
+    }
+}
+
 pub enum StoreError {
     /// The operating system refused.
     #[error("could not {what}: {error}")]

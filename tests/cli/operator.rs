@@ -96,6 +96,142 @@ fn whoever_reads_signs_nothing() {
 }
 
 #[test]
+fn a_store_without_its_log_is_damaged() {
+    let place = Place::new();
+    place.with_sample("s");
+    fs::remove_dir_all(place.path("s/log")).unwrap();
+    let before = files(&place.path("s"));
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    let commands: [&[&str]; 9] = [
+        &["head"],
+        &["contexts"],
+        &["keys"],
+        &["audit"],
+        &["stats"],
+        &["rebuild-index"],
+        &["init"],
+        &one,
+        &["serve", "--listen", "127.0.0.1:0"],
+    ];
+    for arguments in commands {
+        let ran = place.run("s", arguments).expect(1);
+        let said = format!("{}{}", ran.text(), ran.stderr);
+        assert!(said.contains("the log is gone"), "{arguments:?}: {said}");
+        assert!(said.contains("mirror"), "{arguments:?}: {said}");
+    }
+    assert_eq!(files(&place.path("s")), before);
+}
+
+#[test]
+fn files_that_are_missing_or_damaged_are_named() {
+    let place = Place::new();
+    place.with_sample("s");
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    let path = |file: &str| place.path("s").join(file);
+
+    let note = fs::read(path("head.note")).unwrap();
+    fs::write(path("head.note"), "nonsense").unwrap();
+    let ran = place.run("s", &["head"]).refuses(1, "head.note is damaged");
+    assert!(!ran.stderr.contains("offset"), "{}", ran.stderr);
+    let ran = place.run("s", &["audit"]).expect(1);
+    let says = "audit FAILED: head.note is damaged";
+    assert!(ran.text().contains(says), "{ran:?}");
+    fs::write(path("head.note"), note).unwrap();
+
+    let key = fs::read(path("origin.key")).unwrap();
+    remove(&place, "s/origin.key");
+    let ran = place.run("s", &one).refuses(3, "could not read origin.key");
+    assert!(ran.stderr.contains("offline copy"), "{}", ran.stderr);
+    place.run("s", &["head"]).expect(0);
+    fs::copy(path("node.key"), path("origin.key")).unwrap();
+    fs::write(path("origin.key"), key).unwrap();
+
+    let next = path("origin.key.next");
+    fs::copy(path("origin.key"), &next).unwrap();
+    fs::write(&next, "").unwrap();
+    let ran = place.run("s", &["rotate-key"]).expect(3);
+    assert!(ran.stderr.contains("origin.key.next"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("remove it"), "{}", ran.stderr);
+    fs::remove_file(next).unwrap();
+
+    remove(&place, "s/node.key");
+    let ran = place.run("s", &["serve", "--listen", "127.0.0.1:0"]);
+    let ran = ran.refuses(3, "could not read node.key");
+    assert!(ran.stderr.contains("allow"), "{}", ran.stderr);
+    // The origin's key needs no secret.
+    let keys = place.run("s", &["keys", "--json"]).expect(0).json();
+    assert_eq!(keys["node_key"], Value::Null);
+    assert!(keys["origin_vkey"].is_string());
+    let ran = place.run("s", &["keys"]).expect(0);
+    assert!(ran.text().contains("node key    none"), "{ran:?}");
+}
+
+#[test]
+fn the_index_of_another_copy_is_named() {
+    let place = Place::new();
+    place.with_sample("s");
+    copy_dir(&place.path("s"), &place.path("old"));
+    append(&place, "s", "packages", "one");
+    let more = [
+        "append",
+        "--context",
+        "more",
+        "--ndjson",
+        crate::support::SAMPLE,
+    ];
+    place.run("old", &more).expect(0);
+    // The newest log in the place of the old one, as a frozen store is told.
+    fs::remove_dir_all(place.path("old/log")).unwrap();
+    copy_dir(&place.path("s/log"), &place.path("old/log"));
+    fs::copy(place.path("s/head.note"), place.path("old/head.note")).unwrap();
+    place.run("old", &["audit"]).expect(0);
+    for arguments in [&["head"][..], &["stats"], &["contexts"]] {
+        let ran = place.run("old", arguments).refuses(1, "index.redb vouches");
+        assert!(ran.stderr.contains("remove index.redb"), "{}", ran.stderr);
+    }
+    remove(&place, "old/index.redb");
+    append(&place, "old", "packages", "two");
+}
+
+#[test]
+fn an_auditor_is_told_its_key() {
+    let place = Place::new();
+    let ran = place.run("auditor", &["keys"]);
+    ran.refuses(3, "there is no store here");
+    assert!(!place.path("auditor").exists());
+    place.with_sample("s");
+    let (origin, node) = place.keys("s");
+    let audit = [
+        "audit", "--peer", &node, "--origin", &origin, "--json", "--from",
+    ];
+    let from = |address: &str| place.run("auditor", &[&audit[..], &[address]].concat());
+    let ran = from("127.0.0.1:9").refuses(3, "");
+    let json = ran.json();
+    assert_eq!(json["ok"], false);
+    let error = json["error"].as_str().unwrap();
+    assert!(ran.stderr.contains(error), "{ran:?}");
+    let keys = place.run("auditor", &["keys", "--json"]).expect(0).json();
+    assert_eq!(keys["origin_vkey"], Value::Null);
+    let key = keys["node_key"].as_str().unwrap();
+    assert!(ran.stderr.contains(key), "{ran:?}");
+    let ran = place.run("auditor", &["keys"]).expect(0);
+    assert_eq!(ran.text(), format!("node key    {key}\n"));
+    let server = place.serve("s", &[key]);
+    from(&server.address).expect(0);
+    // The key of another origin.
+    place.run("o", &["init"]).expect(0);
+    let (other, _) = place.keys("o");
+    let audit = [
+        "audit", "--peer", &node, "--origin", &other, "--json", "--from",
+    ];
+    let ran = place.run("auditor", &[&audit[..], &[&server.address]].concat());
+    let ran = ran.refuses(1, "");
+    assert_eq!(ran.json()["ok"], false);
+    assert!(ran.stderr.contains("Is --origin the key"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("Pull"), "{}", ran.stderr);
+}
+
+#[test]
 fn outputs_are_named_and_a_dash_is_stdout() {
     let place = Place::new();
     place.with_sample("s");
