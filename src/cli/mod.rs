@@ -10,6 +10,7 @@
 mod append;
 mod archive;
 mod audit;
+mod condition;
 mod data;
 mod error;
 mod grpc;

@@ -25,6 +25,7 @@
 
 mod audit;
 mod body;
+mod condition;
 pub mod disk;
 mod doors;
 mod forks;
@@ -73,6 +74,7 @@ use std::time::Duration;
 
 pub use audit::{AuditOptions, AuditReport, AuditedIndex, FirstBad, audit, audit_with};
 pub use body::StoreRole;
+pub use condition::Condition;
 pub use frozen::{Frozen, FrozenKind};
 pub use guard::Witness;
 pub use handle::{AppendDone, Store, StoreDone};
@@ -211,8 +213,6 @@ pub struct Damage {
     pub reason: String,
 }
 
-/// Why a store could not do something.
-#[derive(Clone, Debug, thiserror::Error)]
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.position == Position::default() {
@@ -226,6 +226,8 @@ impl fmt::Display for Damage {
     }
 }
 
+/// Why a store could not do something.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
     #[error("could not {what}: {error}")]

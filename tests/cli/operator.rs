@@ -232,6 +232,73 @@ fn an_auditor_is_told_its_key() {
 }
 
 #[test]
+fn what_is_wrong_beside_the_log_is_said() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    let all = |name: &str| {
+        let stats = place.run(name, &["stats", "--json"]).expect(0).json();
+        let audit = place.run(name, &["audit", "--json"]).expect(0).json();
+        for field in ["fork", "frozen", "head_note"] {
+            assert_eq!(stats[field], audit[field], "{name}: {field}");
+        }
+        let stats_text = place.run(name, &["stats"]).expect(0);
+        let audit_text = place.run(name, &["audit"]).expect(0);
+        (
+            audit,
+            stats_text.text().to_owned(),
+            audit_text.text().to_owned(),
+        )
+    };
+    let (sound, ..) = all("s");
+    assert_eq!(sound["fork"], Value::Null);
+    assert_eq!(sound["frozen"], Value::Null);
+    assert_eq!(sound["head_note"], true);
+    copy_dir(&place.path("s"), &place.path("frozen"));
+    copy_dir(&place.path("s"), &place.path("other"));
+    append(place, "s", "packages", "one");
+    append(place, "other", "packages", "another");
+    let server = pair.serve("s");
+    pair.pull(&server).expect(0);
+    drop(server);
+    let server = pair.serve("other");
+    pair.pull(&server).refuses(1, "");
+    drop(server);
+    let (forked, stats, audit) = all("m");
+    assert_eq!(forked["fork"]["resolved"], false);
+    let verdict = forked["fork"]["verdict"].as_str().unwrap();
+    assert!(verdict.contains("signed two histories"), "{verdict}");
+    assert!(
+        stats.contains("fork: ") && audit.contains("fork: "),
+        "{stats}{audit}"
+    );
+
+    let mirror = place.serve("m", &[&pair.node]);
+    let guard = format!("{}@{}", pair.mirror_node, mirror.address);
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    let guarded = [&["--guard", &guard], &one[..]].concat();
+    place.run("frozen", &guarded).refuses(4, "frozen");
+    let (frozen, stats, audit) = all("frozen");
+    assert!(
+        frozen["frozen"].as_str().unwrap().contains("frozen"),
+        "{frozen}"
+    );
+    let said = "the store is frozen";
+    assert!(
+        stats.contains(said) && audit.contains(said),
+        "{stats}{audit}"
+    );
+
+    remove(place, "s/head.note");
+    let (lost, stats, audit) = all("s");
+    assert_eq!(lost["head_note"], false);
+    let said = "head.note is missing";
+    assert!(
+        stats.contains(said) && audit.contains(said),
+        "{stats}{audit}"
+    );
+}
+
+#[test]
 fn outputs_are_named_and_a_dash_is_stdout() {
     let place = Place::new();
     place.with_sample("s");
