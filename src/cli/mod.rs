@@ -97,7 +97,7 @@ enum Command {
     Mirror(mirror::MirrorArguments),
     /// Recompute and verify every byte of the store
     Audit(audit::AuditArguments),
-    /// Give the origin a new key and end the old one
+    /// Give the origin a new key and end the old one (at most 63 times)
     RotateKey(rotate::RotateArguments),
     /// Show a fork's two branches, or go on with the one that is held
     Resolve(resolve::ResolveArguments),

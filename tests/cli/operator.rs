@@ -367,3 +367,56 @@ fn sequences_and_roots_are_read_as_they_are_written() {
     verify(proof.replace('\n', "\r\n").as_bytes()).refuses(2, "line endings");
     verify(format!("\u{feff}{proof}").as_bytes()).refuses(2, "byte order mark");
 }
+
+#[test]
+fn names_are_printed_so_that_they_can_be_seen() {
+    let place = Place::new();
+    let init = ["init", "--name", "hidden\u{200b}name"];
+    let ran = place.run("s", &init).expect(0);
+    assert!(ran.text().contains("hidden\\u{200b}name+"), "{ran:?}");
+    let ran = place.run("s", &["rotate-key"]).expect(0);
+    assert_eq!(
+        ran.text().matches("hidden\\u{200b}name+").count(),
+        2,
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_mirror_goes_by_any_key_of_its_chain() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    place.run("s", &["rotate-key"]).expect(0);
+    let (new, _) = place.keys("s");
+    let server = pair.serve("s");
+    pair.pull(&server).expect(0);
+    place.pull("m", &server, &pair.node, &new).expect(0);
+    place.pull("m", &server, &pair.node, &pair.origin).expect(0);
+    place
+        .run("o", &["init", "--name", "test.example"])
+        .expect(0);
+    let (other, _) = place.keys("o");
+    let ran = place.pull("m", &server, &pair.node, &other);
+    ran.refuses(3, "Give another directory");
+}
+
+#[test]
+fn a_key_is_rotated_so_often() {
+    let place = Place::new();
+    place.run("s", &["init"]).expect(0);
+    let help = place.run("s", &["rotate-key", "--help"]).expect(0);
+    assert!(help.text().contains("63 times"), "{}", help.text());
+    for n in 1..=63 {
+        let ran = place.run("s", &["rotate-key"]).expect(0);
+        let warned = ran.stderr.contains("can be rotated");
+        assert_eq!(warned, n >= 56, "{n}: {}", ran.stderr);
+    }
+    let before = files(&place.path("s"));
+    place
+        .run("s", &["rotate-key"])
+        .refuses(3, "as often as it may be");
+    assert!(files(&place.path("s")).len() == before.len());
+    assert!(!place.path("s/origin.key.next").exists());
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    place.run("s", &one).expect(0);
+}
