@@ -190,7 +190,9 @@ pub fn run() -> ExitCode {
         // It needs neither directory nor server.
         return verify::run(arguments);
     }
-    let target = Target::choose(data, command.server(), guard, &matches);
+    let target = guard
+        .with_environment()
+        .and_then(|guard| Target::choose(data, command.server(), guard, &matches));
     match target.and_then(|target| command.run(&target)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),

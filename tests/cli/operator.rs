@@ -401,6 +401,77 @@ fn a_mirror_goes_by_any_key_of_its_chain() {
 }
 
 #[test]
+fn guards_come_from_the_environment() {
+    let place = Place::new();
+    place.run("s", &["init"]).expect(0);
+    let run = |guard: Option<&str>, require: Option<&str>, arguments: &[&str]| {
+        let mut command = place.command("s", arguments);
+        if let Some(guard) = guard {
+            command.env("CONVERGE_LEDGER_GUARD", guard);
+        }
+        if let Some(require) = require {
+            command.env("CONVERGE_LEDGER_REQUIRE_GUARD", require);
+        }
+        run_with(command, b"")
+    };
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    run(Some(""), Some(""), &one).expect(0);
+    for no in ["0", "no", "off", "false", "FALSE"] {
+        run(None, Some(no), &one).expect(0);
+    }
+    for yes in ["1", "yes", "on", "true", "Yes"] {
+        run(None, Some(yes), &one).refuses(2, "--require-guard needs a --guard");
+    }
+    run(None, Some("maybe"), &one).refuses(2, "CONVERGE_LEDGER_REQUIRE_GUARD");
+    run(Some("nonsense"), None, &one).refuses(2, "CONVERGE_LEDGER_GUARD");
+    // It needs neither store nor mirror.
+    let verify = ["verify", "/dev/null", "--origin", "x"];
+    let ran = run(Some("nonsense"), Some("maybe"), &verify).expect(2);
+    assert!(!ran.stderr.contains("GUARD"), "{}", ran.stderr);
+
+    let (_, node) = place.keys("s");
+    for address in [
+        "",
+        "127.0.0.1",
+        "127.0.0.1:",
+        ":4433",
+        "127.0.0.1:x",
+        "h:70000",
+    ] {
+        let guard = format!("{node}@{address}");
+        let ran = place.run("s", &[&["--guard", &guard], &one[..]].concat());
+        let ran = ran.expect(2);
+        assert!(
+            ran.stderr.contains("host:port"),
+            "{address}: {}",
+            ran.stderr
+        );
+        run(Some(&guard), None, &one).refuses(2, "host:port");
+    }
+    // Of several, and with a space; nobody is there.
+    let two = format!("{node}@127.0.0.1:9, {node}@[::1]:9");
+    let ran = run(Some(&two), None, &one).expect(0);
+    assert!(ran.stderr.contains("unguarded"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_guard_that_refuses_is_told_of() {
+    let pair = Pair::new();
+    let place = &pair.place;
+    let mirror = place.serve("m", &[&"ab".repeat(32)]);
+    let guard = format!("{}@{}", pair.mirror_node, mirror.address);
+    let one = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    let guarded = [&["--guard", &guard], &one[..]].concat();
+    let ran = place.run("s", &guarded).expect(0);
+    assert!(
+        ran.stderr.contains("does it allow this node"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains(&pair.node), "{}", ran.stderr);
+}
+
+#[test]
 fn a_key_is_rotated_so_often() {
     let place = Place::new();
     place.run("s", &["init"]).expect(0);
