@@ -162,26 +162,16 @@ impl From<StoreError> for CliError {
             StoreError::Failed { .. } => {
                 "What was acknowledged before is safe. Check the disk, then run the command again."
             }
+            StoreError::Io { what, error: io } => match key_file_hint(what, io.kind()) {
+                Some(hint) => hint,
+                None => return Self::could_not(error),
+            },
             _ => return Self::could_not(error),
         };
         Self::could_not(&error).hint(hint)
     }
 }
 
-impl From<AppendError> for CliError {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::Store(error) => error.into(),
-            StoreError::Io { what, error: io } => match key_file_hint(what, io.kind()) {
-                Some(hint) => hint,
-                None => return Self::could_not(error),
-            },
-            AppendError::Mirror { .. } => {
-                Self::could_not(error).hint("Append to the origin's own store.")
-            }
-            AppendError::ContextFull => Self::could_not(error).hint("Use another context."),
-            AppendError::Entry(_)
-            | AppendError::Lamport(_)
 /// What a key file that is missing or cannot be read means, and what to do.
 fn key_file_hint(what: &str, kind: io::ErrorKind) -> Option<&'static str> {
     match (what, kind) {
@@ -203,6 +193,16 @@ fn key_file_hint(what: &str, kind: io::ErrorKind) -> Option<&'static str> {
     }
 }
 
+impl From<AppendError> for CliError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Store(error) => error.into(),
+            AppendError::Mirror { .. } => {
+                Self::could_not(error).hint("Append to the origin's own store.")
+            }
+            AppendError::ContextFull => Self::could_not(error).hint("Use another context."),
+            AppendError::Entry(_)
+            | AppendError::Lamport(_)
             | AppendError::RequestIdReused { .. }
             | AppendError::TooLarge { .. } => Self::usage(error),
         }
