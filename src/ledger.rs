@@ -45,9 +45,10 @@ pub trait ReadLedger: Send + Sync {
     /// The size of a context in the newest head.
     fn signed_size(&self, id: &ContextId) -> Result<Option<u64>, Self::Error>;
 
-    /// Whole stored runs with sequences in `after+1..=size`, in order: as many
-    /// as fit `bytes_max`, at least one. `None` if `after` or `size` is not
-    /// the end of a stored run, or beyond the signed size.
+    /// Runs of the entries `after+1..=size`, in order: as many as fit
+    /// `bytes_max`, at least one. Whole stored runs but for the first and the
+    /// last, of which only what was asked for is left. `None` if `size` is
+    /// beyond the signed size or nothing lies between.
     fn runs(
         &self,
         id: &ContextId,
@@ -82,10 +83,10 @@ pub trait ReadHistory {
     /// The root over them.
     fn root(&self) -> Hash;
 
-    /// Whole stored runs from the one that holds entry `after + 1` on, in
-    /// order: as many as fit `bytes_max`, at least one; none from the end on.
-    /// The first one may begin before that entry, the last one of a context
-    /// ends with its size.
+    /// Stored runs from the one that holds entry `after + 1` on, in order: as
+    /// many as fit `bytes_max`, at least one; none from the end on. The first
+    /// one may begin before that entry, the last one of a context ends with its
+    /// size.
     fn runs(&self, after: u64, bytes_max: usize) -> Result<Vec<Vec<u8>>, Self::Error>;
 
     /// A payload of more than 4 KiB that an entry of it has.
@@ -132,8 +133,9 @@ pub trait ReadMirror: ReadDirectory<Error = <Self as ReadMirror>::Failure> + Sen
     /// The newest head of which every context is present.
     fn complete_head(&self) -> Result<Option<SignedHead>, Self::Failure>;
 
-    /// The newest head written down and not yet complete.
-    fn pending_head(&self) -> Result<Option<SeenHead>, Self::Failure>;
+    /// The heads written down and not complete, in the order in which they
+    /// were: what each says is held, and runs are stored under the last.
+    fn seen_heads(&self) -> Result<Vec<SeenHead>, Self::Failure>;
 
     /// The state of a context, beyond the complete head if a sync is under
     /// way; the empty state if it is not known.

@@ -80,6 +80,11 @@ pub const STORE_PROOF_CONTEXTS_MAX: usize = STORE_PROOF_BYTES_MAX / STORE_PROOF_
 pub const EVIDENCE_BYTES_MAX: usize = 2 << 20;
 /// Evidence in the log of a mirror.
 pub const EVIDENCE_RECORDS_MAX: usize = 16;
+/// Seen heads that a mirror holds until one above them is complete; of more, the
+/// oldest are forgotten.
+pub const SEEN_HEADS_MAX: usize = 4;
+/// Records of those that others have followed: 64 MiB of openings.
+pub const SEEN_RECORDS_MAX: usize = 64;
 /// Records of a log that make up whom a store believes: rotations, evidence,
 /// and what an operator said to it.
 pub const TRUST_RECORDS_MAX: usize = ROTATIONS_MAX + 2 * EVIDENCE_RECORDS_MAX;

@@ -349,13 +349,13 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The run with only its entries behind `after`: for who has the others
-    /// already. Empty if it has none.
-    pub fn cut(&self, after: u64) -> Result<Vec<u8>, DecodeError> {
+    /// The run with only its entries in `after+1..=through`: for who has the
+    /// others already, or may not have them. Empty if it has none.
+    pub fn part(&self, after: u64, through: u64) -> Result<Vec<u8>, DecodeError> {
         let mut rest = RunBuilder::default();
         for entry in self.entries() {
             let entry = entry?;
-            if entry.header.sequence > after {
+            if entry.header.sequence > after && entry.header.sequence <= through {
                 rest.push_encoded(&entry);
             }
         }
@@ -365,6 +365,23 @@ impl<'a> Run<'a> {
         }
         Ok(out)
     }
+}
+
+/// Takes what is not in `after+1..=through` off runs that follow each other, of
+/// which only the first and the last may reach beyond: how a history is cut
+/// into runs is nobody's claim, and others may have cut it elsewhere.
+pub fn trim(runs: &mut [Vec<u8>], after: u64, through: u64) -> Result<(), DecodeError> {
+    let last = runs.len().saturating_sub(1);
+    for at in if last == 0 { vec![0] } else { vec![0, last] } {
+        let Some(bytes) = runs.get_mut(at) else {
+            break;
+        };
+        let run = Run::decode(bytes)?;
+        if run.first() <= after || run.last() > through {
+            *bytes = run.part(after, through)?;
+        }
+    }
+    Ok(())
 }
 
 /// Iterator over the entries of a run.

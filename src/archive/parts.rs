@@ -197,7 +197,7 @@ impl Waiting {
             if run.first() > after {
                 waiting.runs.push(bytes.to_vec());
             } else if run.last() > after {
-                waiting.runs.push(run.cut(after)?);
+                waiting.runs.push(run.part(after, u64::MAX)?);
             }
         }
         Ok(waiting)

@@ -68,6 +68,9 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     closed?;
     let head = view.head();
     match (&report.outcome, &head) {
+        (Outcome::Behind, None) => Err(CliError::could_not(
+            "the source shows nothing that this mirror can take: it has seen what comes later",
+        )),
         (Outcome::Nothing, _) | (_, None) => {
             Err(CliError::could_not("the source has published nothing yet"))
         }

@@ -2,12 +2,13 @@
 //! store's guard needs before it signs again.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint};
 
-use super::drive::{arrival, connect, leave, lost_read, lost_write};
-use super::frames::{is_finished, read_frame};
+use super::drive::{Waits, connect, leave, lost_read, lost_write};
+use super::frames::is_finished;
 use super::mirror::{CatchUpError, within};
 use super::quic::CloseCode;
 use super::tls::{NodeId, NodeKey};
@@ -47,7 +48,9 @@ async fn exchange(
     let (mut send, mut recv) = connection.open_bi().await?;
     send.write_all(&request).await.map_err(lost_write)?;
     let _ = send.finish();
-    let frame = arrival(connection, deadline, read_frame(&mut recv)).await?;
+    let received = &AtomicU64::new(0);
+    let waits = Waits { deadline, received };
+    let frame = waits.frame(&mut recv).await?;
     let fault = |fault: PeerFault| CatchUpError::from(SyncError::from(fault));
     let what = "the head";
     let frame = frame

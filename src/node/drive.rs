@@ -16,9 +16,10 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint, ReadError};
+use quinn::{Connection, Endpoint, ReadError, RecvStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -116,6 +117,7 @@ pub(super) async fn drive<R: Send + 'static>(
     // Room for every request that can be open: the engine never waits here.
     let (asks, mut asked) = mpsc::channel(requests_max);
     let permits = Arc::new(Semaphore::new(FRAMES_WAITING_MAX));
+    let received = Arc::new(AtomicU64::new(0));
     let _hangup = Hangup(events.clone());
     let ends = Ends {
         inbox,
@@ -129,10 +131,10 @@ pub(super) async fn drive<R: Send + 'static>(
             ended = &mut engine => return ended.unwrap_or(Err(CatchUpError::Task)),
             Some((request, frame)) = asked.recv() => {
                 let (connection, permits) = (connection.clone(), Arc::clone(&permits));
-                let events = events.clone();
+                let (events, received) = (events.clone(), Arc::clone(&received));
                 streams.spawn(async move {
-                    let read =
-                        read_answer(&connection, request, frame, frame_deadline, &events, permits);
+                    let waits = Waits { deadline: frame_deadline, received: &received };
+                    let read = read_answer(&connection, request, frame, waits, &events, permits);
                     let event = match read.await {
                         Ok(()) => Event::End(request),
                         Err(error) => Event::Lost(error),
@@ -166,7 +168,7 @@ async fn read_answer(
     connection: &Connection,
     request: RequestId,
     frame: Vec<u8>,
-    deadline: Duration,
+    waits: Waits<'_>,
     events: &UnboundedSender<Event>,
     permits: Arc<Semaphore>,
 ) -> Result<(), CatchUpError> {
@@ -176,11 +178,11 @@ async fn read_answer(
         let _ = send.finish();
         Ok::<_, CatchUpError>(recv)
     };
-    let mut recv = timeout(deadline, opening)
+    let mut recv = timeout(waits.deadline, opening)
         .await
         .map_err(|_| CatchUpError::TimedOut { what: "a stream" })??;
     loop {
-        let next = arrival(connection, deadline, read_frame(&mut recv)).await?;
+        let next = waits.frame(&mut recv).await?;
         let Some(frame) = next.map_err(lost_read)? else {
             return Ok(());
         };
@@ -194,25 +196,35 @@ async fn read_answer(
     }
 }
 
-/// Waits for something of the peer: one deadline, or several as long as the
-/// connection brings bytes at all.
-pub(super) async fn arrival<T>(
-    connection: &Connection,
-    deadline: Duration,
-    next: impl Future<Output = T>,
-) -> Result<T, CatchUpError> {
-    let mut next = pin!(next);
-    let received = || connection.stats().udp_rx.bytes;
-    for _ in 0..DEADLINES_MAX {
-        let before = received();
-        if let Ok(next) = timeout(deadline, &mut next).await {
-            return Ok(next);
+/// How long frames may take on one connection.
+#[derive(Clone, Copy)]
+pub(super) struct Waits<'c> {
+    pub(super) deadline: Duration,
+    /// Bytes of frames that the connection has brought. Packets without any
+    /// do not count: anybody can send those for ever.
+    pub(super) received: &'c AtomicU64,
+}
+
+impl Waits<'_> {
+    /// Waits for a frame: one deadline, or several as long as the connection
+    /// brings bytes of frames at all.
+    pub(super) async fn frame(
+        self,
+        recv: &mut RecvStream,
+    ) -> Result<Result<Option<Vec<u8>>, FrameError>, CatchUpError> {
+        let mut next = pin!(read_frame(recv, self.received));
+        let received = || self.received.load(Ordering::Relaxed);
+        for _ in 0..DEADLINES_MAX {
+            let before = received();
+            if let Ok(next) = timeout(self.deadline, &mut next).await {
+                return Ok(next);
+            }
+            if received().saturating_sub(before) < PROGRESS_BYTES_MIN {
+                break;
+            }
         }
-        if received().saturating_sub(before) < PROGRESS_BYTES_MIN {
-            break;
-        }
+        Err(CatchUpError::TimedOut { what: "a frame" })
     }
-    Err(CatchUpError::TimedOut { what: "a frame" })
 }
 
 pub(super) fn lost_write(error: quinn::WriteError) -> CatchUpError {

@@ -2,6 +2,8 @@
 //!
 //! Memory follows what has arrived, never what a length promises.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use quinn::{ReadError, RecvStream};
 
 use crate::encoding::DecodeError;
@@ -25,9 +27,13 @@ pub(super) enum FrameError {
 }
 
 /// The next frame, header included, or `None` at the clean end of the stream.
-pub(super) async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, FrameError> {
+/// `received` grows with every byte of it that arrives.
+pub(super) async fn read_frame(
+    stream: &mut RecvStream,
+    received: &AtomicU64,
+) -> Result<Option<Vec<u8>>, FrameError> {
     let mut frame = Vec::new();
-    fill(stream, &mut frame, FRAME_HEADER_BYTES).await?;
+    fill(stream, &mut frame, FRAME_HEADER_BYTES, received).await?;
     let Some(header) = frame.first_chunk() else {
         return if frame.is_empty() {
             Ok(None)
@@ -37,7 +43,7 @@ pub(super) async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>
     };
     let frame_bytes = FRAME_HEADER_BYTES + FrameHeader::decode(header)?.body_bytes;
     frame.reserve(frame_bytes.min(FRAME_RESERVE_BYTES));
-    fill(stream, &mut frame, frame_bytes).await?;
+    fill(stream, &mut frame, frame_bytes, received).await?;
     if frame.len() < frame_bytes {
         return Err(FrameError::Cut);
     }
@@ -50,10 +56,18 @@ pub(super) async fn is_finished(stream: &mut RecvStream) -> Result<bool, FrameEr
 }
 
 /// Reads until `frame` has `len` bytes or the stream ends.
-async fn fill(stream: &mut RecvStream, frame: &mut Vec<u8>, len: usize) -> Result<(), FrameError> {
+async fn fill(
+    stream: &mut RecvStream,
+    frame: &mut Vec<u8>,
+    len: usize,
+    received: &AtomicU64,
+) -> Result<(), FrameError> {
     while frame.len() < len {
         match stream.read_chunk(len - frame.len(), true).await? {
-            Some(chunk) => frame.extend_from_slice(&chunk.bytes),
+            Some(chunk) => {
+                received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                frame.extend_from_slice(&chunk.bytes);
+            }
             None => break,
         }
     }

@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! * connections, connections of one key, and answers under way are bounded;
-//!   answers of one connection too, so that a peer that asks and never reads
-//!   cannot hold all places;
+//!   answers of one key too, so that a peer that asks and never reads cannot
+//!   hold all places;
 //! * a key is one node, whose store one process has open: a connection too
 //!   many ends that key's oldest, which is what a killed process left behind;
 //! * a request must arrive, and every frame be taken, within a deadline;
@@ -50,8 +50,8 @@ pub struct ServeLimits {
     pub connections_max: usize,
     /// Connections of one node key; one more ends the oldest.
     pub connections_per_peer_max: usize,
-    /// Answers under way on one connection; more requests wait.
-    pub answers_per_connection_max: usize,
+    /// Answers under way of one node key; more requests wait.
+    pub answers_per_peer_max: usize,
     /// Answers under way, all peers together.
     pub answers_max: usize,
     /// A handshake must be over by then.
@@ -68,7 +68,7 @@ impl Default for ServeLimits {
         Self {
             connections_max: 256,
             connections_per_peer_max: 2,
-            answers_per_connection_max: 32,
+            answers_per_peer_max: 16,
             answers_max: 128,
             handshake_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(10),
@@ -119,12 +119,19 @@ struct Shared<L> {
     peers: Peers,
 }
 
-/// The connections of every peer, oldest first.
-type Peers = Mutex<HashMap<NodeId, VecDeque<Connection>>>;
+type Peers = Mutex<HashMap<NodeId, Seats>>;
+
+/// What the connections of one peer share.
+struct Seats {
+    /// Oldest first.
+    connections: VecDeque<Connection>,
+    answers: Arc<Semaphore>,
+}
 
 /// What the answers of one connection share.
 struct Traffic {
-    answers: Semaphore,
+    /// Of all connections of the key.
+    answers: Arc<Semaphore>,
     /// Bytes of frames the connection has taken.
     taken_bytes: AtomicU64,
 }
@@ -184,21 +191,29 @@ struct Seat<'a> {
     peers: &'a Peers,
     peer: NodeId,
     id: usize,
+    answers: Arc<Semaphore>,
 }
 
 impl<'a> Seat<'a> {
-    fn take(peers: &'a Peers, peer: NodeId, connection: &Connection, max: usize) -> Self {
+    fn take(peers: &'a Peers, peer: NodeId, connection: &Connection, limits: &ServeLimits) -> Self {
         let mut table = peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let seats = table.entry(peer).or_default();
-        while seats.len() >= max.max(1)
-            && let Some(oldest) = seats.pop_front()
+        let seats = table.entry(peer).or_insert_with(|| Seats {
+            connections: VecDeque::new(),
+            answers: Arc::new(Semaphore::new(limits.answers_per_peer_max)),
+        });
+        while seats.connections.len() >= limits.connections_per_peer_max.max(1)
+            && let Some(oldest) = seats.connections.pop_front()
         {
             tracing::info!(%peer, "a new connection takes the place of this peer's oldest");
             CloseCode::Busy.close(&oldest);
         }
-        seats.push_back(connection.clone());
-        let id = connection.stable_id();
-        Self { peers, peer, id }
+        seats.connections.push_back(connection.clone());
+        Self {
+            peers,
+            peer,
+            id: connection.stable_id(),
+            answers: Arc::clone(&seats.answers),
+        }
     }
 }
 
@@ -206,8 +221,9 @@ impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut table = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seats) = table.get_mut(&self.peer) {
-            seats.retain(|connection| connection.stable_id() != self.id);
-            if seats.is_empty() {
+            let others = |connection: &Connection| connection.stable_id() != self.id;
+            seats.connections.retain(others);
+            if seats.connections.is_empty() {
                 table.remove(&self.peer);
             }
         }
@@ -232,19 +248,19 @@ async fn connection<L: ReadLedger + 'static>(shared: Arc<Shared<L>>, incoming: I
     let Some(peer) = peer_id(&connection) else {
         return CloseCode::Misbehaved.close(&connection);
     };
-    let seats = shared.limits.connections_per_peer_max;
-    let _seat = Seat::take(&shared.peers, peer, &connection, seats);
+    let seat = Seat::take(&shared.peers, peer, &connection, &shared.limits);
     tracing::debug!(%peer, %address, "mirror connected");
-    answer_streams(&shared, &connection, peer).await;
+    answer_streams(&shared, &connection, &seat).await;
 }
 
 async fn answer_streams<L: ReadLedger + 'static>(
     shared: &Arc<Shared<L>>,
     connection: &Connection,
-    peer: NodeId,
+    seat: &Seat<'_>,
 ) {
+    let peer = seat.peer;
     let traffic = Arc::new(Traffic {
-        answers: Semaphore::new(shared.limits.answers_per_connection_max),
+        answers: Arc::clone(&seat.answers),
         taken_bytes: AtomicU64::new(0),
     });
     // No more than the streams the transport allows.
@@ -309,7 +325,9 @@ async fn answer<L: ReadLedger + 'static>(
     recv: &mut RecvStream,
 ) -> Result<(), AnswerError> {
     let request = async {
-        let frame = read_frame(recv).await?.ok_or(AnswerError::NotOne)?;
+        let frame = read_frame(recv, &AtomicU64::new(0))
+            .await?
+            .ok_or(AnswerError::NotOne)?;
         let only = is_finished(recv).await?;
         if only {
             Ok(frame)
@@ -322,10 +340,13 @@ async fn answer<L: ReadLedger + 'static>(
         .map_err(|_| AnswerError::RequestTimedOut)??;
     let mut answer = sync::answer(&request)?;
     // Waiting here is waiting for other answers, each bounded by deadlines:
-    // first for those of the same connection, so that nobody queues up for
-    // more than a share of the places.
-    let _own = traffic.answers.acquire().await;
-    let _permit = shared.answers.acquire().await;
+    // first for those of the same key, so that nobody queues up for more than a
+    // share of the places.
+    let own = Arc::clone(&traffic.answers).acquire_owned().await;
+    let place = Arc::clone(&shared.answers).acquire_owned().await;
+    // Wherever the work is, the places are: who hangs up does not free them
+    // while it goes on.
+    let mut places = (own, place);
     let mut shown = shared.shown.clone();
     loop {
         let ledger = Arc::clone(&shared.ledger);
@@ -337,10 +358,10 @@ async fn answer<L: ReadLedger + 'static>(
             let frame = answer
                 .next_frame(&*ledger)
                 .map_err(|error| error.to_string());
-            (answer, frame)
+            (answer, frame, places)
         });
-        let (state, frame) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
-        answer = state;
+        let (state, frame, kept) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
+        (answer, places) = (state, kept);
         let Some(frame) = frame.map_err(AnswerError::Ledger)? else {
             break;
         };

@@ -250,7 +250,7 @@ async fn a_mirror_that_ends_at_once_has_told_the_source() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_never_reads_does_not_hold_up_another() {
     let limits = ServeLimits {
-        answers_per_connection_max: 2,
+        answers_per_peer_max: 2,
         answers_max: 4,
         ..ServeLimits::default()
     };
@@ -261,18 +261,21 @@ async fn a_peer_that_never_reads_does_not_hold_up_another() {
     // No more than this is ever let through, on all streams together.
     transport.receive_window(8u32.into());
     client.transport_config(Arc::new(transport));
-    let connecting = endpoint.connect_with(client, server.address, SERVER_NAME);
-    let hostile = connecting.unwrap().await.unwrap();
     let head = Request::Head { newest: vec![] }.encode().unwrap();
-    let mut streams = Vec::new();
-    for _ in 0..8 {
-        let (mut send, recv) = hostile.open_bi().await.unwrap();
-        send.write_all(&head).await.unwrap();
-        send.finish().unwrap();
-        streams.push(recv);
+    let (mut connections, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let connecting = endpoint.connect_with(client.clone(), server.address, SERVER_NAME);
+        let hostile = connecting.unwrap().await.unwrap();
+        for _ in 0..8 {
+            let (mut send, recv) = hostile.open_bi().await.unwrap();
+            send.write_all(&head).await.unwrap();
+            send.finish().unwrap();
+            streams.push(recv);
+        }
+        connections.push(hostile);
     }
     // The answers are under way when the first byte is here.
-    while hostile.stats().frame_rx.stream == 0 {
+    while connections[0].stats().frame_rx.stream == 0 {
         tokio::task::yield_now().await;
     }
     let store = Arc::new(FakeMirror::default());

@@ -11,7 +11,7 @@ use crate::hash::Hash;
 use crate::head::{HeadOrder, SignedHead};
 use crate::ledger::{EntryParts, ForkState, OpenedNode, ReadLedger, ReadMirror, SeenHead};
 use crate::note::VerifierKey;
-use crate::run::Accumulator;
+use crate::run::{Accumulator, trim};
 use crate::tree::{BuildError, NodeId, ReadNodes};
 
 impl ReadLedger for View {
@@ -75,10 +75,12 @@ impl ReadLedger for View {
             return Ok(None);
         };
         let signed = self.signed_entries(id)?.unwrap_or(0);
-        if size > signed || after >= size || !view.run_ends(after)? || !view.run_ends(size)? {
+        if size > signed || after >= size {
             return Ok(None);
         }
-        self.stored_runs(&view, after, size, bytes_max).map(Some)
+        let mut runs = self.stored_runs(&view, after, size, bytes_max)?;
+        trim(&mut runs, after, size).map_err(|_| self.lose("a run cannot be cut"))?;
+        Ok(Some(runs))
     }
 
     fn tree_nodes(&self, id: &ContextId, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
@@ -129,8 +131,8 @@ impl ReadMirror for View {
         Ok(self.head())
     }
 
-    fn pending_head(&self) -> Result<Option<SeenHead>, StoreError> {
-        Ok(self.index().pending.clone())
+    fn seen_heads(&self) -> Result<Vec<SeenHead>, StoreError> {
+        Ok(self.index().seen_heads().cloned().collect())
     }
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, StoreError> {

@@ -68,8 +68,8 @@ impl View {
         let same = |head: &SignedHead| head.order() == order && head.head().directory_root == *root;
         let here = {
             let index = self.index();
-            let pending = index.pending.as_ref().map(|seen| &seen.head);
-            pending.into_iter().chain(index.chain.rotations()).any(same)
+            let seen = index.seen_heads().map(|seen| &seen.head);
+            seen.chain(index.chain.rotations()).any(same)
         };
         Ok(here || self.head_at(order)?.is_some_and(|past| same(&past.head)))
     }

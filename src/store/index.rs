@@ -28,7 +28,6 @@ use crate::directory::{ReadDirectory, Update, UpdateError};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::SignedHead;
-use crate::ledger::SeenHead;
 use crate::limits::UNCOVERED_LOG_BYTES;
 use crate::note::VerifierKey;
 use crate::tree::NodeId;
@@ -58,6 +57,7 @@ pub(crate) use error::{ApplyError, IndexError};
 use forks::Fork;
 use heads::HeadRow;
 pub(crate) use layers::{Base, Below, ContextView, LayeredTiles};
+use pending::Unfinished;
 pub(crate) use place::{
     FactsBuilder, Location, RequestKey, RunFacts, RunPlace, key_hash, request_key, request_keys,
 };
@@ -127,10 +127,9 @@ pub(crate) struct Index {
     /// Own store: contexts that grew since the newest head, all in the tail.
     changed: BTreeSet<u64>,
     pub(crate) published: Published,
-    /// A mirror's seen head that is not complete yet.
-    pub(crate) pending: Option<SeenHead>,
-    /// Where its records lie.
-    pending_at: Vec<Location>,
+    /// A mirror's seen heads that are not complete, in the order in which they
+    /// were written down: runs are stored under the last.
+    seen: Vec<Unfinished>,
     /// Openings read or written whose `seen` record is still to come.
     loose_openings: Vec<(OpeningsPart, Location)>,
     /// The newest group that changed anything, and what the base covers.
@@ -156,8 +155,7 @@ impl Index {
             entries: 0,
             changed: BTreeSet::new(),
             published: Published::default(),
-            pending: None,
-            pending_at: Vec::new(),
+            seen: Vec::new(),
             loose_openings: Vec::new(),
             cover: Cover::default(),
             covered: Cover::default(),
@@ -410,9 +408,7 @@ impl Index {
         self.advance(head, at, update)?;
         self.changed.clear();
         if self.role == StoreRole::Mirror {
-            self.pending = None;
-            self.pending_at.clear();
-            self.loose_openings.clear();
+            self.completed();
         }
         Ok(())
     }
@@ -484,7 +480,7 @@ impl Index {
     /// True if what is in the tail may be folded: behind a head of an own
     /// store, anywhere in a mirror.
     pub(crate) fn may_freeze(&self) -> bool {
-        let fits = rows::pending_fits(self.pending_at.len() + self.loose_openings.len());
+        let fits = rows::pending_fits(self.pending_places().count() + self.loose_openings.len());
         self.is_dirty() && !self.has_changes() && self.below.frozen.is_none() && fits
     }
 
@@ -497,7 +493,7 @@ impl Index {
             contexts: self.contexts,
             numbers: self.numbers,
             entries: self.entries,
-            pending: self.pending_at.clone(),
+            pending: self.pending_places().collect(),
             loose: self.loose_openings.iter().map(|(_, at)| *at).collect(),
             retired_next: 0,
             retired_bytes: 0,

@@ -95,7 +95,7 @@ impl<'i> IngestPlan<'i> {
 
     /// What the pending head says of a context.
     fn opening(&self, id: &ContextId) -> Option<&Opening> {
-        let seen = self.index.pending.as_ref()?;
+        let seen = self.index.pending()?;
         let path = id.path();
         let at = seen
             .openings
@@ -286,6 +286,9 @@ impl Writer {
 
     /// A mirror's head whose every context is present.
     pub(super) fn complete(&mut self, head: SignedHead) -> Result<(), StoreError> {
+        // A rotation may have ended the key that signed it.
+        let opened = self.view.index().open_head(&head.note_bytes());
+        opened.map_err(|_| StoreError::Refused("the head is not this origin's any more"))?;
         let checked = self.view.index().check_complete(&head);
         let (ahead, update) = checked.map_err(|error| match error {
             ApplyError::Index(error) => error.into(),

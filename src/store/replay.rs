@@ -113,37 +113,36 @@ impl Index {
         }
         let root = index.published.root();
         index.restore(state, Base::Ready(Arc::new(open(root)?)));
-        let (seen, parts) = match state.pending.split_last() {
-            Some((seen, parts)) => (Some(*seen), parts),
-            None => (None, &[][..]),
-        };
-        index.restore_openings(&read, parts)?;
-        if let Some(at) = seen {
-            let record = read(at, RecordType::Seen)?;
+        let mut kind = RecordType::Seen;
+        for at in &state.pending {
+            let record;
+            (kind, record) = log.read(*at).map_err(unread(*at))?;
+            if kind != RecordType::Seen {
+                index.restore_opening(&record, *at)?;
+                continue;
+            }
             let seen = Seen::decode(&record).map_err(contradicts)?;
-            let head = index.open_head(&seen.note);
+            // A rotation may have followed.
+            let head = index.chain.open_at(&seen.note, at.position);
             let head = Box::new(head.map_err(|_| IndexError::Stale("its pending head"))?);
             index
-                .apply(Effect::Seen { head, at })
+                .apply(Effect::Seen { head, at: *at })
                 .map_err(|_| IndexError::Stale("its pending head"))?;
         }
-        index.restore_openings(&read, &state.loose)?;
+        if kind != RecordType::Seen {
+            return Err(IndexError::Stale("its pending head"));
+        }
+        for at in &state.loose {
+            index.restore_opening(&read(*at, RecordType::Openings)?, *at)?;
+        }
         Ok(index)
     }
 
-    fn restore_openings(
-        &mut self,
-        read: &dyn Fn(Location, RecordType) -> Result<Vec<u8>, IndexError>,
-        places: &[Location],
-    ) -> Result<(), IndexError> {
-        for at in places {
-            let record = read(*at, RecordType::Openings)?;
-            let part = OpeningsPart::decode(&record)
-                .map_err(|_| IndexError::Stale("the openings it names"))?;
-            self.apply(Effect::Openings { part, at: *at })
-                .map_err(|_| IndexError::Stale("the openings it names"))?;
-        }
-        Ok(())
+    fn restore_opening(&mut self, record: &[u8], at: Location) -> Result<(), IndexError> {
+        let part =
+            OpeningsPart::decode(record).map_err(|_| IndexError::Stale("the openings it names"))?;
+        self.apply(Effect::Openings { part, at })
+            .map_err(|_| IndexError::Stale("the openings it names"))
     }
 
     /// Takes over a group that was read back.

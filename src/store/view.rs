@@ -280,8 +280,8 @@ impl View {
         Ok(body)
     }
 
-    /// Whole stored runs from the one that holds entry `after + 1` up to
-    /// `size`: as many as fit `bytes_max`, at least one.
+    /// Stored runs from the one that holds entry `after + 1` up to `size`,
+    /// where the last is cut: as many as fit `bytes_max`, at least one.
     pub(super) fn stored_runs(
         &self,
         view: &ContextView,
@@ -300,6 +300,10 @@ impl View {
             }
             let mut body = self.run_body(view, &run)?;
             body.drain(..8.min(body.len()));
+            if run.last > size {
+                let whole = Run::decode(&body).map_err(|e| corrupt(run.at, e))?;
+                body = whole.part(0, size).map_err(|e| corrupt(run.at, e))?;
+            }
             runs.push(body);
             at = run.last;
         }

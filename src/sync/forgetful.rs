@@ -191,8 +191,8 @@ impl ReadMirror for Forgetful {
         Ok(self.state().complete.clone())
     }
 
-    fn pending_head(&self) -> Result<Option<SeenHead>, ForgetfulError> {
-        Ok(None)
+    fn seen_heads(&self) -> Result<Vec<SeenHead>, ForgetfulError> {
+        Ok(Vec::new())
     }
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, ForgetfulError> {

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::directory::{Aim, Diff, Opening};
 use crate::hash::Hash;
 use crate::head::SignedHead;
-use crate::ledger::{Ingest, ReadMirror};
+use crate::ledger::{Ingest, ReadMirror, SeenHead};
 use crate::note::{OriginName, VerifierKey};
 
 use super::error::{LocalFault, OriginFault, PeerFault, SyncError};
@@ -39,6 +39,10 @@ use fetch::{Active, Fetch, Stored};
 pub const NODE_REQUESTS_MAX: usize = 4;
 /// All requests in flight: nodes come before the others, and a head alone.
 pub const REQUESTS_MAX: usize = fetch::ENTRIES_REQUESTS_MAX + fetch::PAYLOAD_REQUESTS_MAX + 1;
+
+/// What may still arrive of the answers under way when only a proof matters:
+/// all that they may be.
+const IGNORED_BYTES_MAX: u64 = 2 * (fetch::SPANS_BYTES_MAX as u64 + fetch::PAYLOADS_BYTES_MAX);
 
 const _: () = assert!(NODE_REQUESTS_MAX <= REQUESTS_MAX);
 
@@ -185,8 +189,9 @@ impl Asked {
 #[derive(Debug, Default)]
 struct Known {
     complete: Option<SignedHead>,
-    pending: Option<SignedHead>,
-    pending_openings: Vec<Opening>,
+    /// Heads that were seen and are not complete, in the order in which they were
+    /// written down.
+    seen: Vec<SeenHead>,
 }
 
 /// One sync with one peer.
@@ -198,6 +203,9 @@ pub struct Mirror<'m, M: ReadMirror + ?Sized> {
     keys: keys::Keys,
     /// An operator has chosen a branch.
     resolved: bool,
+    /// The source was asked for all rotations, not only for those above the own
+    /// newest note.
+    asked_for_all: bool,
     known: Known,
     outputs: VecDeque<Output>,
     requests: BTreeMap<RequestId, Asked>,
@@ -206,11 +214,15 @@ pub struct Mirror<'m, M: ReadMirror + ?Sized> {
     /// The report to give once nothing is open any more.
     ending: Option<Outcome>,
     shown: Option<SignedHead>,
+    /// Held heads above the shown one that it is still to be compared with.
+    reviews: VecDeque<Holder>,
     changed: u64,
     next_request: u64,
     next_token: u64,
     entries: u64,
     received_bytes: u64,
+    /// Of those, what came on other streams while a proof was awaited.
+    ignored_bytes: u64,
 }
 
 impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
@@ -225,6 +237,8 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             limits,
             phase: Phase::Idle,
             resolved: false,
+            asked_for_all: false,
+            ignored_bytes: 0,
             known: Known::default(),
             outputs: VecDeque::new(),
             requests: BTreeMap::new(),
@@ -232,6 +246,7 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             fetch: Fetch::default(),
             ending: None,
             shown: None,
+            reviews: VecDeque::new(),
             changed: 0,
             next_request: 0,
             next_token: 0,
@@ -321,7 +336,12 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         let unknown = PeerFault::UnknownRequest { request: id.0 };
         let mut asked = self.requests.remove(&id).ok_or(unknown)?;
         if self.is_lost() && !asked.is_proof() {
-            // The sync is lost already; only the proof still matters.
+            // The sync is lost already; only the proof still matters, and no
+            // more comes than was asked for before.
+            self.ignored_bytes = self.ignored_bytes.saturating_add(frame.len() as u64);
+            if self.ignored_bytes > IGNORED_BYTES_MAX {
+                return Err(accuse::unproven());
+            }
             self.requests.insert(id, asked);
             return Ok(());
         }
@@ -420,9 +440,9 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             return Ok(());
         }
         if matches!(self.phase, Phase::Fetch) && self.fetch.is_done() {
-            if let Some(context) = self.replaced()? {
+            if let Some((holder, context)) = self.left_behind()? {
                 let aim = Aim::Context(context);
-                return self.begin_case(Holder::Pending, true, aim, None);
+                return self.begin_case(holder, true, aim, None);
             }
             self.phase = Phase::Completing;
             if let Some(head) = self.shown.clone() {

@@ -286,12 +286,14 @@ impl Sampler {
         let Some((newest, before)) = notes.split_last() else {
             return Ok(());
         };
-        for note in notes {
-            if is_takeover(note) {
-                return Err(LocalFault::TakeoverNotFollowed { term: 2 }.into());
-            }
+        let rotations: Vec<_> = before.iter().filter(|note| !is_takeover(note)).collect();
+        let chain = KeyChain::open(&self.origin, &rotations).map_err(PeerFault::Head)?;
+        if let Some(note) = notes.iter().find(|note| is_takeover(note)) {
+            // Not followed yet; one of another key is no note of this origin.
+            let signed = chain.takeover(note).map_err(PeerFault::Head)?;
+            let term = signed.takeover().term;
+            return Err(LocalFault::TakeoverNotFollowed { term }.into());
         }
-        let chain = KeyChain::open(&self.origin, before).map_err(PeerFault::Head)?;
         let head = chain.head(newest).map_err(PeerFault::Head)?;
         if let Some(needed) = head.requires_takeover() {
             let term = needed.term;

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! * no leaf beyond the size asked for, and no size beyond the signed one;
-//! * runs go out whole, byte for byte as they are stored;
+//! * runs go out byte for byte as they are stored, cut only where the asker's
+//!   sizes lie inside of one;
 //! * a span ends at a multiple of 256 or at the size asked for, unless the
 //!   runs up to there do not fit; so its right hashes are few;
 //! * a stream of spans ends after the span that brings it to
@@ -243,8 +244,7 @@ impl Answer {
         }
         let frame = match next_span(ledger, &mut entries)? {
             Some(span) => Reply::Span(&span).encode()?,
-            // Not where stored runs begin and end: the asker has other runs
-            // than this ledger, which no honest pair can come to.
+            // There is nothing between these sizes.
             None => return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?)),
         };
         entries.sent_bytes += frame.len();

@@ -26,7 +26,7 @@ use crate::ledger::{
 };
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 use crate::note::{OriginName, SignerKey, VerifierKey};
-use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder};
+use crate::run::{Accumulator, CheckedPayload, Run, RunBuilder, trim};
 use crate::tree::nodes::read_root;
 use crate::tree::{MemoryNodes, NodeId, TreeSize};
 
@@ -230,25 +230,23 @@ impl ReadLedger for FakeLedger {
         size: u64,
         bytes_max: usize,
     ) -> Result<Option<Vec<Vec<u8>>>, Infallible> {
-        let all = self.runs_of(id.as_str());
-        let edges: Vec<(u64, u64)> = all
-            .iter()
-            .map(|r| Run::decode(r).map(|r| (r.first(), r.last())).unwrap())
-            .collect();
-        let starts = edges.iter().position(|e| e.0 == after + 1);
-        let ends = edges.iter().position(|e| e.1 == size);
-        let (Some(from), Some(to)) = (starts, ends) else {
+        if after >= size || self.signed.get(id.as_str()).is_none_or(|s| *s < size) {
             return Ok(None);
-        };
+        }
         let mut out: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
-        for run in &all[from..=to] {
+        for run in self.runs_of(id.as_str()) {
+            let edges = Run::decode(run).unwrap();
+            if edges.last() <= after || edges.first() > size {
+                continue;
+            }
             bytes += run.len();
             if bytes > bytes_max && !out.is_empty() {
                 break;
             }
             out.push(run.clone());
         }
+        trim(&mut out, after, size).unwrap();
         Ok(Some(out))
     }
 
@@ -278,7 +276,7 @@ impl ReadLedger for FakeLedger {
 #[derive(Default)]
 struct MirrorState {
     complete: Option<SignedHead>,
-    pending: Option<SeenHead>,
+    seen: Vec<SeenHead>,
     accumulators: BTreeMap<String, Accumulator>,
     runs: BTreeMap<String, Vec<Vec<u8>>>,
     payloads: BTreeSet<Hash>,
@@ -311,9 +309,11 @@ impl FakeMirror {
         }))
     }
 
-    /// An operator has said which branch is followed.
-    pub(crate) fn resolve(&self) {
-        for fork in &mut self.0.lock().unwrap().forks {
+    /// An operator has said which branch is followed: the one of this head.
+    pub(crate) fn resolve(&self, followed: &SignedHead) {
+        let mut state = self.0.lock().unwrap();
+        state.seen.retain(|seen| seen.head == *followed);
+        for fork in &mut state.forks {
             fork.resolved = true;
         }
     }
@@ -325,7 +325,8 @@ impl FakeMirror {
         match item {
             Ingest::Seen(seen) => {
                 assert!(seen.openings.is_sorted_by(|a, b| a.path() < b.path()));
-                state.pending = Some(seen);
+                state.seen.retain(|held| held.head != seen.head);
+                state.seen.push(seen);
             }
             Ingest::Payloads(payloads) => {
                 assert!(!payloads.is_empty());
@@ -341,7 +342,7 @@ impl FakeMirror {
                     assert!(state.payloads.contains(hash), "a span before its payload");
                 }
                 let id = span.id().to_string();
-                let seen = state.pending.as_ref().expect("a span before a seen head");
+                let seen = state.seen.last().expect("a span before a seen head");
                 assert!(seen.openings.iter().any(|o| o.id.as_str() == id));
                 let own = state.accumulators.entry(id.clone()).or_default();
                 assert_eq!(own.size(), span.start(), "spans out of order");
@@ -353,12 +354,14 @@ impl FakeMirror {
                     .extend_from_slice(span.runs());
             }
             Ingest::Complete(head) => {
-                let seen = state.pending.take().expect("complete without seen");
+                let seen = state.seen.pop().expect("complete without seen");
                 assert_eq!(seen.head, head);
+                state.seen.retain(|held| held.head.order() > head.order());
                 let mut changes = Vec::new();
                 for opening in &seen.openings {
-                    let own = &state.accumulators[opening.id.as_str()];
-                    assert_eq!((own.size(), own.root()), (opening.size, opening.root));
+                    let nodes = nodes_of(&state, &opening.id);
+                    let own = read_root(TreeSize::new(opening.size), &nodes).unwrap();
+                    assert_eq!(own, opening.root);
                     changes.push(Change {
                         path: opening.path(),
                         commitment: opening.commitment(),
@@ -383,22 +386,13 @@ impl FakeMirror {
                 });
             }
             Ingest::Rotation(head) => {
-                state.pending = None;
                 state.rotations.push(head);
             }
         }
     }
 
-    /// The tree of what was stored of a context.
     fn nodes_of(&self, id: &ContextId) -> MemoryNodes {
-        let state = self.0.lock().unwrap();
-        let mut nodes = MemoryNodes::default();
-        for run in state.runs.get(id.as_str()).into_iter().flatten() {
-            for header in Run::decode(run).unwrap().headers() {
-                nodes.append(leaf_hash(header)).unwrap();
-            }
-        }
-        nodes
+        nodes_of(&self.0.lock().unwrap(), id.as_str())
     }
 
     /// Everything stored is a beginning of what the ledger holds.
@@ -411,6 +405,17 @@ impl FakeMirror {
             assert!(head.head().epoch <= ledger.epoch);
         }
     }
+}
+
+/// The tree of what was stored of a context.
+fn nodes_of(state: &MirrorState, id: &str) -> MemoryNodes {
+    let mut nodes = MemoryNodes::default();
+    for run in state.runs.get(id).into_iter().flatten() {
+        for header in Run::decode(run).unwrap().headers() {
+            nodes.append(leaf_hash(header)).unwrap();
+        }
+    }
+    nodes
 }
 
 impl ReadDirectory for FakeMirror {
@@ -428,8 +433,8 @@ impl ReadMirror for FakeMirror {
         Ok(self.0.lock().unwrap().complete.clone())
     }
 
-    fn pending_head(&self) -> Result<Option<SeenHead>, Infallible> {
-        Ok(self.0.lock().unwrap().pending.clone())
+    fn seen_heads(&self) -> Result<Vec<SeenHead>, Infallible> {
+        Ok(self.0.lock().unwrap().seen.clone())
     }
 
     fn accumulator(&self, id: &ContextId) -> Result<Accumulator, Infallible> {

@@ -6,6 +6,7 @@ mod lying;
 mod proptests;
 mod rotation;
 mod sample;
+mod seen;
 
 use super::testing::FakeLedger;
 

@@ -93,6 +93,11 @@ macro_rules! for_each_attack {
             DuplicatedRun = duplicated_run,
             /// A run in the middle of a span is left out.
             Gap = gap,
+            /// Half of a run, proven, and then the stream ends: what the mirror holds
+            /// ends where no run of the source does.
+            HalfRun = half_run,
+            /// Runs are joined across the sizes of older heads.
+            JoinedRuns = joined_runs,
             /// A whole node stands under another one's hash.
             OtherNode = other_node,
             /// A node comes without one of its openings.

@@ -146,7 +146,7 @@ impl Expect {
 pub(crate) const fn expect(attack: A) -> Expect {
     match attack {
         A::Canary | A::Flood => fine(Leaves::Honest),
-        A::CanaryFromNothing => fine(Leaves::Honest).empty(),
+        A::CanaryFromNothing | A::JoinedRuns => fine(Leaves::Honest).empty(),
 
         A::RewriteAfterSync => fork("rewrite", Kind::Rewritten),
         A::RewriteOtherRuns => fork("other_runs", Kind::Rewritten),
@@ -194,7 +194,9 @@ pub(crate) const fn expect(attack: A) -> Expect {
             lie(&["peer: context", "run starts at sequence"]).empty()
         }
 
-        A::MissingTail => cannot(&["peer: the stream ended before all entries"]).empty(),
+        A::MissingTail | A::HalfRun => {
+            cannot(&["peer: the stream ended before all entries"]).empty()
+        }
         A::NothingAfterBegin => cannot(&["peer: the stream ended before all entries"]),
         A::MissingNodes => cannot(&["peer: the stream ended before all nodes"]),
         A::WithheldNode => cannot(&["peer: directory node", "is not served"]),

@@ -105,14 +105,21 @@ struct Rebuilt {
     root: Hash,
     /// Position and length of the last head's record; zeros without one.
     head: [u64; 2],
-    /// A mirror's seen head that is not complete yet: its places and openings.
-    pending: (Vec<Vec<u8>>, Vec<Opening>),
+    /// A mirror's seen heads that are not complete yet.
+    pending: Vec<Pending>,
     loose: Vec<(Vec<u8>, OpeningsPart)>,
     retired: [u64; 2],
     /// The minute of the last head.
     minute: Option<u64>,
     /// Places of what makes up whom the store believes.
     trust: Vec<Vec<u8>>,
+}
+
+/// A seen head: its places and openings.
+struct Pending {
+    head: SignedHead,
+    places: Vec<Vec<u8>>,
+    openings: Vec<Opening>,
 }
 
 /// Position and body length.
@@ -230,7 +237,8 @@ impl Rebuilt {
     fn head(&mut self, position: u64, body: &[u8], mirror: bool) {
         let head = SignedHead::open(&body[8..], &self.origin).unwrap();
         let changes: Vec<Change> = if mirror {
-            let openings = std::mem::take(&mut self.pending).1;
+            let openings = self.pending.pop().unwrap().openings;
+            self.pending.retain(|seen| seen.head.order() > head.order());
             let changed = openings.iter().map(|o| change(&o.id, o.size, &o.root));
             changed.collect()
         } else {
@@ -276,7 +284,6 @@ impl Rebuilt {
         let head = SignedHead::open(body, &self.origin).unwrap();
         self.origin = head.next_key().clone();
         self.trust.push(place(position, body));
-        self.pending = (Vec::new(), Vec::new());
         self.loose.clear();
     }
 
@@ -293,7 +300,17 @@ impl Rebuilt {
         }
         assert_eq!(openings.len() as u64, seen.openings_count);
         places.push(place(position, body));
-        self.pending = (places, openings);
+        self.pending.retain(|held| held.head != head);
+        let records = |held: &[Pending]| held.iter().map(|held| held.places.len()).sum::<usize>();
+        while self.pending.len() >= 4 || records(&self.pending) > 64 {
+            self.pending.remove(0);
+        }
+        let seen = Pending {
+            head,
+            places,
+            openings,
+        };
+        self.pending.push(seen);
     }
 
     /// The rows, with what they cover: end, last record, chain.
@@ -319,13 +336,15 @@ impl Rebuilt {
         let fields = [self.retired[0], self.retired[1], Fixed.now_ns()];
         state.extend(fields.map(u64::to_le_bytes).concat());
         let origin = self.origin.to_string();
-        let counts = [self.trust.len(), self.pending.0.len(), self.loose.len()];
+        let held = self.pending.iter().flat_map(|held| held.places.clone());
+        let pending: Vec<Vec<u8>> = held.collect();
+        let counts = [self.trust.len(), pending.len(), self.loose.len()];
         for len in [origin.len()].into_iter().chain(counts) {
             state.extend(u16::try_from(len).unwrap().to_le_bytes());
         }
         state.extend(origin.as_bytes());
         state.extend(self.trust.concat());
-        state.extend(self.pending.0.concat());
+        state.extend(pending.concat());
         let loose: Vec<Vec<u8>> = self.loose.iter().map(|(at, _)| at.clone()).collect();
         state.extend(loose.concat());
         self.put(1, b"covered", state);
@@ -345,7 +364,7 @@ pub(crate) fn rows_of(log: &str) -> Rows {
         directory: MemoryDirectory::new(),
         root: empty_root(),
         head: [0; 2],
-        pending: (Vec::new(), Vec::new()),
+        pending: Vec::new(),
         loose: Vec::new(),
         retired: [0; 2],
         minute: None,

@@ -96,6 +96,7 @@ impl Index {
     ) -> Result<(), ApplyError> {
         self.check_resolved(evidence, root)
             .map_err(ApplyError::rule)?;
+        self.keep_branch(root);
         self.mark_resolved(evidence, at)
     }
 

@@ -214,12 +214,6 @@ impl ContextView {
             .ask(|base| base.run_of(self.state.number, sequence).map(Some))
     }
 
-    /// True if a stored run ends with `sequence`, or nothing comes before it.
-    pub(crate) fn run_ends(&self, sequence: u64) -> Result<bool, IndexError> {
-        let ends = |run: RunPlace| run.last == sequence;
-        Ok(sequence == 0 || self.run_of(sequence)?.is_some_and(ends))
-    }
-
     /// The hashes of a tile, as many as there are at this size.
     fn whole_tile(&self, tile: TileId) -> Result<Vec<Hash>, IndexError> {
         let level = usize::from(tile.level());

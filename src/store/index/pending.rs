@@ -1,12 +1,55 @@
 //! A mirror's heads: seen with their openings, then complete.
+//!
+//! A seen head may be followed by another one before it is complete: whoever
+//! showed it may not serve it, or lie. What it says stays held, against all that
+//! the origin signs, until a head that is ordered above it is complete.
 
 use super::{ApplyError, Index, Location, change};
 use crate::directory::{Opening, OpeningsPart, Update};
 use crate::entry::ContextId;
+use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::ledger::SeenHead;
+use crate::limits::{SEEN_HEADS_MAX, SEEN_RECORDS_MAX};
+
+/// A seen head that is not complete, and where its records lie.
+#[derive(Clone, Debug)]
+pub(super) struct Unfinished {
+    seen: SeenHead,
+    places: Vec<Location>,
+}
 
 impl Index {
+    /// The seen heads that are not complete, in the order in which they were
+    /// written down.
+    pub(crate) fn seen_heads(&self) -> impl DoubleEndedIterator<Item = &SeenHead> {
+        self.seen.iter().map(|unfinished| &unfinished.seen)
+    }
+
+    /// The one that runs are stored under.
+    pub(crate) fn pending(&self) -> Option<&SeenHead> {
+        self.seen_heads().next_back()
+    }
+
+    /// Where the records of all of them lie, in order.
+    pub(super) fn pending_places(&self) -> impl Iterator<Item = Location> {
+        self.seen.iter().flat_map(|seen| &seen.places).copied()
+    }
+
+    /// The newest head is complete, which all seen before it were compared with.
+    pub(super) fn completed(&mut self) {
+        let newest = self.published.head().map(SignedHead::order);
+        self.seen
+            .retain(|unfinished| Some(unfinished.seen.head.order()) > newest);
+        self.loose_openings.clear();
+    }
+
+    /// An operator has chosen the branch with this directory root.
+    pub(super) fn keep_branch(&mut self, root: &Hash) {
+        self.seen
+            .retain(|unfinished| unfinished.seen.head.head().directory_root == *root);
+    }
+
     pub(super) fn add_openings(&mut self, part: OpeningsPart, at: Location) {
         // A part of another head, or one that starts over, belongs to an
         // attempt of its own; what was left of the one before it is ignored.
@@ -42,8 +85,14 @@ impl Index {
             return Err(ApplyError::rule("openings must ascend by path"));
         }
         places.push(at);
-        self.pending = Some(SeenHead { head, openings });
-        self.pending_at = places;
+        // The same head again takes the place of what it was before.
+        self.seen.retain(|unfinished| unfinished.seen.head != head);
+        let followed = |seen: &[Unfinished]| seen.iter().map(|s| s.places.len()).sum::<usize>();
+        while self.seen.len() >= SEEN_HEADS_MAX || followed(&self.seen) > SEEN_RECORDS_MAX {
+            self.seen.remove(0);
+        }
+        let seen = SeenHead { head, openings };
+        self.seen.push(Unfinished { seen, places });
         Ok(())
     }
 
@@ -55,8 +104,7 @@ impl Index {
         head: &SignedHead,
     ) -> Result<(Vec<Opening>, Update), ApplyError> {
         let seen = self
-            .pending
-            .as_ref()
+            .pending()
             .filter(|seen| seen.head.note_bytes() == head.note_bytes())
             .ok_or(ApplyError::rule("a complete head other than the seen one"))?;
         let mut changes = Vec::with_capacity(seen.openings.len());

@@ -219,22 +219,20 @@ impl Index {
             return Err("a rotation of an own store is a head");
         }
         self.chain.check(head)?;
-        let pending = self.pending.as_ref().map(|seen| &seen.head);
-        let newest = self.published.head().into_iter().chain(pending);
+        let seen = self.seen_heads().map(|seen| &seen.head);
+        let newest = self.published.head().into_iter().chain(seen);
         if newest.map(SignedHead::order).max() >= Some(head.order()) {
             return Err("a rotation from before a head that the old key signed");
         }
         Ok(())
     }
 
-    /// A rotation that a mirror has written down. What it was about to take
-    /// under the old key is forgotten: nothing that key signed counts any more.
+    /// A rotation that a mirror has written down. What was seen under the old key
+    /// stays held, because that key counted when it signed it.
     pub(super) fn apply_note(&mut self, head: SignedHead, at: Location) -> Result<(), ApplyError> {
         self.check_note(&head).map_err(ApplyError::rule)?;
         self.chain.push(head, at.position)?;
         self.trust.push(at);
-        self.pending = None;
-        self.pending_at.clear();
         self.loose_openings.clear();
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::evidence::Evidence;
 use crate::hash::Hash;
 use crate::head::{Head, SignedHead, sign_head, sign_rotation};
 use crate::ledger::{ForkState, Ingest, ReadMirror};
-use crate::limits::EVIDENCE_RECORDS_MAX;
+use crate::limits::{EVIDENCE_RECORDS_MAX, SEEN_HEADS_MAX};
 use crate::store::disk::Disk;
 
 fn catch_up(source: &View, mirror: &Store) -> SignedHead {
@@ -174,8 +174,14 @@ fn when_neither_branch_is_held_what_is_complete_can_be_named() {
     ingest(&mirror, Ingest::Seen(pending)).unwrap();
     let item = evidence(&head, &other(&head, 1));
     ingest(&mirror, Ingest::Evidence(item.clone())).unwrap();
-    // The rotation takes the head along that was about to be complete.
-    ingest(&mirror, Ingest::Rotation(rotation(9, 1, 2))).unwrap();
+    // Of more seen heads than are held, the oldest are forgotten.
+    for _ in 0..SEEN_HEADS_MAX {
+        put(&source, "a", &["more"]);
+        source.publish().unwrap();
+        let (_, more) = seen(source.view(), &["a"]);
+        ingest(&mirror, Ingest::Seen(more)).unwrap();
+    }
+    assert_eq!(mirror.view().seen_heads().unwrap().len(), SEEN_HEADS_MAX);
     let root = |head: &SignedHead| head.head().directory_root;
     for gone in [root(&head), root(&other(&head, 1))] {
         assert!(mirror.resolve(item.hash(), gone).is_err());

@@ -2,7 +2,6 @@
 //! its time with that file.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -11,20 +10,22 @@ use super::*;
 use crate::store::disk::{Access, Disk, DiskFile, DiskLock};
 use crate::store::frozen::FROZEN_FILE;
 
+/// Passes when nothing is wrong.
+const SHORT: Duration = Duration::from_millis(200);
+
 /// Says when it is about to make `frozen.note`, and waits for leave.
 #[derive(Debug)]
 struct SlowDisk {
     memory: MemoryDisk,
     made: Mutex<Sender<()>>,
     leave: Mutex<Receiver<()>>,
-    /// The lock was given back without the file.
-    too_early: Arc<AtomicBool>,
+    unlocked: Sender<()>,
 }
 
+/// Says when it is given back.
 #[derive(Debug)]
 struct WatchedLock {
-    memory: MemoryDisk,
-    too_early: Arc<AtomicBool>,
+    unlocked: Sender<()>,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -32,9 +33,7 @@ impl DiskLock for WatchedLock {}
 
 impl Drop for WatchedLock {
     fn drop(&mut self) {
-        if self.memory.bytes(FROZEN_FILE).is_none() {
-            self.too_early.store(true, Ordering::SeqCst);
-        }
+        let _ = self.unlocked.send(());
     }
 }
 
@@ -75,8 +74,7 @@ impl Disk for SlowDisk {
 
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskLock>> {
         Ok(Box::new(WatchedLock {
-            memory: self.memory.clone(),
-            too_early: self.too_early.clone(),
+            unlocked: self.unlocked.clone(),
             _lock: self.memory.lock(name)?,
         }))
     }
@@ -103,12 +101,12 @@ fn no_second_opener_comes_between_a_freeze_and_its_file() {
     let (made, hear_made) = channel();
     let (give_leave, leave) = channel();
     let (failed, hear_failed) = channel();
-    let too_early = Arc::new(AtomicBool::new(false));
+    let (unlocked, hear_unlocked) = channel();
     let disk = SlowDisk {
         memory: old.clone(),
         made: Mutex::new(made),
         leave: Mutex::new(leave),
-        too_early: too_early.clone(),
+        unlocked,
     };
     let failed = Mutex::new(failed);
     let options = StoreOptions {
@@ -129,11 +127,14 @@ fn no_second_opener_comes_between_a_freeze_and_its_file() {
         assert!(matches!(store.publish(), Err(StoreError::Frozen(_))));
         let closed = scope.spawn(|| store.close());
         hear_failed.recv().unwrap();
+        // It would be at once.
+        let early = hear_unlocked.recv_timeout(SHORT);
         give_leave.send(()).unwrap();
+        assert!(early.is_err());
         assert_eq!(shown.join().unwrap().unwrap(), Witness::Frozen);
         assert!(matches!(closed.join().unwrap(), Err(StoreError::Frozen(_))));
     });
-    assert!(!too_early.load(Ordering::SeqCst));
+    hear_unlocked.recv().unwrap();
     let again = try_open(&old, super::options(SEGMENT_BYTES_DEFAULT));
     assert!(matches!(again, Err(StoreError::Frozen(_))));
 }

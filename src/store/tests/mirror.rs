@@ -4,7 +4,8 @@ use super::*;
 use crate::directory::Opening;
 use crate::head::SignedHead;
 use crate::ledger::{Ingest, ReadLedger, ReadMirror, SeenHead};
-use crate::run::{CheckedPayload, CheckedSpan, SignedContext, encode_span};
+use crate::run::{CheckedPayload, CheckedSpan, Run, SignedContext, encode_span};
+use crate::store::disk::Disk;
 use crate::tree::TreeSize;
 use crate::tree::nodes::read_ranges;
 use crate::tree::range::right_plan;
@@ -109,13 +110,13 @@ fn verified_history_gives_the_same_directory_and_survives_reopening() {
         assert_eq!(mirror.view().size(&id("a")).unwrap(), None);
         assert!(mirror.view().head().is_none());
     }
-    assert!(mirror.view().pending_head().unwrap().is_some());
+    assert!(mirror.view().seen_heads().unwrap().len() == 1);
     ingest(&mirror, Ingest::Complete(head.clone())).unwrap();
     assert_eq!(payloads(mirror.view(), "a"), payloads(source.view(), "a"));
     mirror.close().unwrap();
     let mirror = open_mirror(&disk);
     assert_eq!(mirror.view().head(), Some(head.clone()));
-    assert!(mirror.view().pending_head().unwrap().is_none());
+    assert!(mirror.view().seen_heads().unwrap().is_empty());
     assert_eq!(
         mirror.view().contexts(None, 9).unwrap(),
         source.view().contexts(None, 9).unwrap()
@@ -134,6 +135,37 @@ fn verified_history_gives_the_same_directory_and_survives_reopening() {
     let report = audit_clean(&disk);
     assert_eq!((report.contexts, report.entries), (2, 6));
     assert_eq!(report.directory_root, Some(root));
+}
+
+#[test]
+fn a_source_serves_whatever_lies_between_two_sizes() {
+    let source = source();
+    let view = source.view();
+    let size = view.signed_size(&id("a")).unwrap().unwrap();
+    let headers = |after, size| {
+        let runs = view.runs(&id("a"), after, size, usize::MAX).unwrap();
+        let mut headers = Vec::new();
+        for run in runs.unwrap() {
+            let run = Run::decode(&run).unwrap();
+            run.check_payloads().unwrap();
+            headers.extend(run.headers().map(<[u8]>::to_vec));
+        }
+        headers
+    };
+    let all = headers(0, size);
+    assert_eq!(all.len() as u64, size);
+    for to in 1..=size {
+        for after in 0..to {
+            let (from, until) = (
+                usize::try_from(after).unwrap(),
+                usize::try_from(to).unwrap(),
+            );
+            assert_eq!(headers(after, to), all[from..until], "{after} {to}");
+        }
+    }
+    for (after, to) in [(0, 0), (size, size), (0, size + 1), (2, 1)] {
+        assert_eq!(view.runs(&id("a"), after, to, usize::MAX).unwrap(), None);
+    }
 }
 
 #[test]
@@ -156,7 +188,7 @@ fn a_mirror_in_mid_sync_reopens_where_it_was() {
     mirror.close().unwrap();
     audit_clean(&disk);
     let mirror = open_mirror(&crashed);
-    let pending = mirror.view().pending_head().unwrap().unwrap();
+    let pending = mirror.view().seen_heads().unwrap().pop().unwrap();
     assert_eq!(pending.openings, seen_head.openings);
     let (second, payloads) = span(source.view(), mirror.view(), &seen_head.openings[1]);
     ingest(
@@ -268,5 +300,73 @@ fn openings_of_an_attempt_that_stopped_are_ignored() {
             at: Location::default(),
         })
         .unwrap();
-    assert_eq!(index.pending.unwrap().openings, seen_head.openings);
+    assert_eq!(index.pending().unwrap().openings, seen_head.openings);
+}
+
+#[test]
+fn a_head_between_is_completed_while_a_later_one_stays_seen() {
+    let source = source();
+    let mut states = vec![seen(source.view(), &["a", "b"])];
+    let older = |name: &str| opening(source.view(), name);
+    let between = [older("a"), older("b")];
+    put(&source, "a", &["four", "five"]);
+    put(&source, "c", &["new"]);
+    source.publish().unwrap();
+    states.push(seen(source.view(), &["a", "b", "c"]));
+    let [(first, first_seen), (second, second_seen)] = &states[..] else {
+        panic!("two heads");
+    };
+    let disk = mirror_disk();
+    let mut mirror = open_mirror(&disk);
+    // All of one context is fetched under the later head, and no more comes.
+    ingest(&mirror, Ingest::Seen(second_seen.clone())).unwrap();
+    let (ahead, payloads) = span(source.view(), mirror.view(), &second_seen.openings[0]);
+    let id_ahead = ahead.id().clone();
+    let span_ahead = Ingest::Span {
+        span: ahead,
+        payloads,
+    };
+    ingest(&mirror, span_ahead).unwrap();
+    ingest(&mirror, Ingest::Seen(first_seen.clone())).unwrap();
+    for opening in &between {
+        if opening.id != id_ahead.as_str() {
+            let (span, payloads) = span(source.view(), mirror.view(), opening);
+            ingest(&mirror, Ingest::Span { span, payloads }).unwrap();
+        }
+    }
+    let orders = |mirror: &Store| -> Vec<_> {
+        let seen = mirror.view().seen_heads().unwrap();
+        seen.iter().map(|seen| seen.head.order()).collect()
+    };
+    assert_eq!(orders(&mirror), [second.order(), first.order()]);
+    ingest(&mirror, Ingest::Complete(first.clone())).unwrap();
+    let size = between.iter().find(|o| o.id == id_ahead.as_str());
+    for remove_index in [false, true] {
+        assert_eq!(orders(&mirror), [second.order()]);
+        assert_eq!(mirror.view().head().as_ref(), Some(first));
+        let shown = mirror.view().size(&id_ahead).unwrap();
+        assert_eq!(shown, size.map(|opening| opening.size));
+        mirror.close().unwrap();
+        if remove_index {
+            disk.remove("index.redb").unwrap();
+        }
+        mirror = open_mirror(&disk);
+    }
+    assert_eq!(orders(&mirror), [second.order()]);
+    // The later one can go on.
+    for opening in &second_seen.openings {
+        let own = mirror.view().accumulator(&id(&opening.id)).unwrap().size();
+        if own < opening.size {
+            let (span, payloads) = span(source.view(), mirror.view(), opening);
+            ingest(&mirror, Ingest::Span { span, payloads }).unwrap();
+        }
+    }
+    ingest(&mirror, Ingest::Complete(second.clone())).unwrap();
+    assert!(mirror.view().seen_heads().unwrap().is_empty());
+    assert_eq!(
+        super::payloads(mirror.view(), "a"),
+        super::payloads(source.view(), "a")
+    );
+    mirror.close().unwrap();
+    audit_clean(&disk);
 }

@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! * nothing is called evidence that does not verify under the pinned key;
-//! * what is held counts by the head whose note is at hand, complete or pending,
+//! * what is held counts by the head whose note is at hand, complete or seen,
 //!   never by how far a sync has come;
 //! * once an operator has chosen a branch, whoever shows the other one is a peer
 //!   of that branch, and no more evidence is made of it.
@@ -40,16 +40,16 @@ use crate::tree::{BuildError, NodeId, ReadNodes, TreeSize, consistency};
 pub(super) enum Holder {
     /// The last complete head.
     Complete,
-    /// The head that was written down and is not complete.
-    Pending,
+    /// A head that was written down and is not complete: which one.
+    Seen(usize),
 }
 
 /// The directory of a held head.
 pub(super) struct Side<'m, M: ?Sized> {
     below: &'m M,
-    /// Nodes that only the pending head has.
+    /// Nodes that only the seen head has.
     added: HashMap<Hash, Vec<u8>>,
-    /// Openings of the pending head, by path hash.
+    /// Openings of the seen head, by path hash.
     openings: HashMap<Hash, Opening>,
 }
 
@@ -89,10 +89,13 @@ impl<M: ReadMirror + ?Sized> ReadNodes for OwnNodes<'_, M> {
 }
 
 impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
-    pub(super) const fn held_by(&self, holder: Holder) -> Option<&SignedHead> {
+    pub(super) fn held_by(&self, holder: Holder) -> Option<&SignedHead> {
         match holder {
             Holder::Complete => self.known.complete.as_ref(),
-            Holder::Pending => self.known.pending.as_ref(),
+            Holder::Seen(at) => match self.known.seen.get(at) {
+                Some(seen) => Some(&seen.head),
+                None => None,
+            },
         }
     }
 
@@ -104,9 +107,11 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             added: HashMap::new(),
             openings: HashMap::new(),
         };
-        if holder == Holder::Complete {
+        let Holder::Seen(at) = holder else {
             return Ok(side);
-        }
+        };
+        let openings = self.known.seen.get(at).map(|seen| seen.openings.as_slice());
+        let openings = openings.unwrap_or_default();
         let complete = self.known.complete.as_ref();
         let root = complete.map_or_else(empty_root, |head| head.head().directory_root);
         let change = |opening: &Opening| Change {
@@ -114,11 +119,10 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             commitment: opening.commitment(),
             entries: opening.size,
         };
-        let changes: Vec<Change> = self.known.pending_openings.iter().map(change).collect();
+        let changes: Vec<Change> = openings.iter().map(change).collect();
         let update = apply(&self.ledger, &root, &changes).map_err(LocalFault::read)?;
         side.added = update.added.into_iter().collect();
-        let openings = self.known.pending_openings.iter();
-        side.openings = openings.map(|o| (o.path(), o.clone())).collect();
+        side.openings = openings.iter().map(|o| (o.path(), o.clone())).collect();
         Ok(side)
     }
 
@@ -289,22 +293,21 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         }
     }
 
-    /// A context of the unfinished head that was replaced, if what has been
-    /// fetched under the newer head did not pass through it.
-    pub(super) fn replaced(&self) -> Result<Option<Hash>, SyncError> {
-        if self.known.pending.is_none() || self.known.pending == self.shown {
-            return Ok(None);
-        }
-        for held in &self.known.pending_openings {
-            let Ok(id) = ContextId::new(&held.id) else {
-                continue;
-            };
-            let own = self.ledger.root_at(&id, held.size);
-            if own
-                .map_err(LocalFault::read)?
-                .is_some_and(|own| own != held.root)
-            {
-                return Ok(Some(held.path()));
+    /// A context that one of the seen heads below the shown one said something
+    /// of, if what has been fetched did not pass through it; and that head.
+    pub(super) fn left_behind(&self) -> Result<Option<(Holder, Hash)>, SyncError> {
+        for (holder, seen) in self.seen_below() {
+            for held in &seen.openings {
+                let Ok(id) = ContextId::new(&held.id) else {
+                    continue;
+                };
+                let own = self.ledger.root_at(&id, held.size);
+                if own
+                    .map_err(LocalFault::read)?
+                    .is_some_and(|own| own != held.root)
+                {
+                    return Ok(Some((holder, held.path())));
+                }
             }
         }
         Ok(None)

@@ -6,9 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use super::accuse::{self, Holder};
 use super::{Asked, Known, Mirror, NODE_REQUESTS_MAX, Outcome, Phase, fetch, within};
 use crate::directory::diff::Contradiction;
+use crate::directory::path::{Found, find};
 use crate::directory::{Aim, Diff, DiffError, Opening, Sums, empty_root, path_hash};
 use crate::hash::Hash;
-use crate::head::{Relation, SignedHead, compare};
+use crate::head::{HeadError, Relation, SignedHead, compare};
 use crate::ledger::{Ingest, ReadMirror, SeenHead};
 use crate::limits::NODES_PER_REQUEST_MAX;
 use crate::sync::error::{LocalFault, OriginFault, PeerFault, SyncError};
@@ -26,22 +27,13 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         }
         self.read_keys()?;
         let complete = self.ledger.complete_head().map_err(LocalFault::read)?;
-        let (mut pending, mut openings) = (None, Vec::new());
-        // What is complete was chosen; an unfinished head may be of the other branch.
-        if let Some(seen) = self.ledger.pending_head().map_err(LocalFault::read)?
-            && !self.resolved
-        {
-            pending = Some(seen.head);
-            openings = seen.openings;
-        }
-        let newest = pending.as_ref().or(complete.as_ref());
+        let seen = self.ledger.seen_heads().map_err(LocalFault::read)?;
+        let held = complete.iter().chain(seen.iter().map(|seen| &seen.head));
+        let newest = held.max_by_key(|head| head.order());
         let newest = newest.or(self.keys.rotations.last());
         let newest = newest.map(SignedHead::note_bytes).unwrap_or_default();
-        self.known = Known {
-            complete,
-            pending,
-            pending_openings: openings,
-        };
+        self.asked_for_all = newest.is_empty();
+        self.known = Known { complete, seen };
         self.phase = Phase::Head;
         self.ask(&Request::Head { newest }, Asked::Head { answered: false })
     }
@@ -49,7 +41,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     /// Judges the notes of a source by the keys and by what is known.
     pub(super) fn head_shown(&mut self, notes: &[Vec<u8>]) -> Result<(), SyncError> {
         let Some((newest, before)) = notes.split_last() else {
-            let holds = self.known.complete.is_some() || self.known.pending.is_some();
+            let holds = self.known.complete.is_some() || !self.known.seen.is_empty();
             self.ending = Some(if holds {
                 Outcome::Behind
             } else {
@@ -58,14 +50,29 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             return Ok(());
         };
         self.follow_rotations(before)?;
-        let head = self.open_newest(newest)?;
+        let head = match self.open_newest(newest) {
+            // A source sends the rotations above the note it was shown; another
+            // rotation of the same key may lie at or below it.
+            Err(SyncError::Peer(fault))
+                if !self.asked_for_all
+                    && matches!(*fault, PeerFault::Head(HeadError::NotSigned { .. })) =>
+            {
+                self.asked_for_all = true;
+                let newest = Vec::new();
+                return self.ask(&Request::Head { newest }, Asked::Head { answered: false });
+            }
+            opened => opened?,
+        };
         if let Some(needed) = head.requires_takeover() {
             let term = needed.term;
             return Err(LocalFault::TakeoverNotFollowed { term }.into());
         }
         self.check_texts(&head)?;
         let to_complete = relation(self.known.complete.as_ref(), &head)?;
-        let to_pending = relation(self.known.pending.as_ref(), &head)?;
+        let mut to_seen = Vec::new();
+        for seen in &self.known.seen {
+            to_seen.push(relation(Some(&seen.head), &head)?);
+        }
         if self.rotates(&head) {
             self.follow(head.clone())?;
         }
@@ -81,30 +88,71 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         )?;
         self.shown = Some(head.clone());
         self.show_rotation_above(&head)?;
-        match (to_complete, to_pending) {
-            (Relation::Older, _) => self.review(Holder::Complete),
+        let above = |(at, relation): (usize, &Relation)| {
+            matches!(relation, Relation::Older).then_some(Holder::Seen(at))
+        };
+        let above = to_seen.iter().enumerate().filter_map(above);
+        match to_complete {
+            Relation::Older => self.review(Holder::Complete),
             // A rotation that is known comes after it.
-            (Relation::Newer, _) if self.keys.is_beyond(&head) => {
+            Relation::Newer if self.keys.is_beyond(&head) => {
                 self.ending = Some(Outcome::Behind);
+                Ok(())
+            }
+            Relation::Newer => {
+                self.reviews = above.collect();
+                let known = to_seen.iter().position(|r| matches!(r, Relation::Same));
+                match known {
+                    Some(known) => self.go_on(known),
+                    None => self.reviewed()?,
+                }
                 Ok(())
             }
             // What is held contains it.
-            (Relation::Same, Relation::Older) => {
+            _ if above.count() > 0 => {
                 self.ending = Some(Outcome::Behind);
                 Ok(())
             }
-            (_, Relation::Older) => self.review(Holder::Pending),
-            (Relation::Same, _) => {
+            _ => {
                 self.ending = Some(Outcome::Current);
                 Ok(())
             }
-            (_, Relation::Same) => {
-                // Everything below it was proven when it was written down.
-                let openings = self.known.pending_openings.clone();
-                self.begin_fetch(openings);
+        }
+    }
+
+    /// A head that was seen before: everything below it was proven when it was
+    /// written down, and compared with what is above it.
+    fn go_on(&mut self, known: usize) {
+        let last = known + 1 == self.known.seen.len();
+        let Some(seen) = self.known.seen.get(known).cloned() else {
+            return;
+        };
+        let openings = seen.openings.clone();
+        if !last {
+            // Others have been written down since, and would be fetched under.
+            self.store(Ingest::Seen(seen), fetch::Stored::default());
+        }
+        self.begin_fetch(openings);
+    }
+
+    /// Compares the shown head with what is held above it, and goes on to it: it
+    /// may be the newest that anybody serves.
+    pub(super) fn reviewed(&mut self) -> Result<(), SyncError> {
+        if let Some(holder) = self.reviews.pop_front() {
+            return self.review(holder);
+        }
+        match (self.shown.clone(), &self.known.complete) {
+            (Some(shown), complete)
+                if complete
+                    .as_ref()
+                    .is_none_or(|complete| complete.order() < shown.order()) =>
+            {
+                self.descend(&shown)
+            }
+            _ => {
+                self.ending = Some(Outcome::Behind);
                 Ok(())
             }
-            _ => self.descend(&head),
         }
     }
 
@@ -210,9 +258,9 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     /// Writes the head down, with all that differs from the last complete one.
     fn seen(&mut self, mut openings: Vec<Opening>) -> Result<(), SyncError> {
         openings.sort_by_cached_key(Opening::path);
-        if let Some(context) = self.taken_back(&openings) {
+        if let Some((holder, context)) = self.taken_back(&openings)? {
             let aim = Aim::Context(context);
-            return self.begin_case(Holder::Pending, true, aim, None);
+            return self.begin_case(holder, true, aim, None);
         }
         let Some(head) = self.shown.clone() else {
             return Ok(());
@@ -226,17 +274,45 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         Ok(())
     }
 
-    /// A head that replaces an unfinished one must not take back what that one
-    /// said: a context of which it does. Contexts it does not list are as in the
-    /// last complete head.
-    fn taken_back(&self, openings: &[Opening]) -> Option<Hash> {
+    /// A head must not take back what those below it said that were seen and are
+    /// not complete: a context of which it does, and the head that said it.
+    fn taken_back(&self, openings: &[Opening]) -> Result<Option<(Holder, Hash)>, SyncError> {
         let by_id: HashMap<&str, &Opening> = openings.iter().map(|o| (o.id.as_str(), o)).collect();
-        let back = self.known.pending_openings.iter().find(|held| {
-            by_id.get(held.id.as_str()).is_none_or(|now| {
-                now.size < held.size || (now.size == held.size && now.root != held.root)
-            })
-        });
-        back.map(Opening::path)
+        for (holder, seen) in self.seen_below() {
+            for held in &seen.openings {
+                let back = match by_id.get(held.id.as_str()) {
+                    Some(now) => {
+                        now.size < held.size || (now.size == held.size && now.root != held.root)
+                    }
+                    // It is as in the last complete head.
+                    None => self.complete_state(&held.path())? < held.size,
+                };
+                if back {
+                    return Ok(Some((holder, held.path())));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The heads that were seen, are not complete, and come before the shown one.
+    pub(super) fn seen_below(&self) -> impl Iterator<Item = (Holder, &SeenHead)> {
+        let shown = self.shown.as_ref().map(SignedHead::order);
+        let seen = self.known.seen.iter().enumerate();
+        seen.filter(move |(_, seen)| Some(seen.head.order()) < shown)
+            .map(|(at, seen)| (Holder::Seen(at), seen))
+    }
+
+    /// Entries of a context in the last complete head.
+    fn complete_state(&self, path: &Hash) -> Result<u64, SyncError> {
+        let Some(complete) = &self.known.complete else {
+            return Ok(0);
+        };
+        let root = complete.head().directory_root;
+        match find(&self.ledger, &root, path).map_err(LocalFault::read)? {
+            Found::Present { entries, .. } => Ok(entries),
+            Found::Absent { .. } => Ok(0),
+        }
     }
 
     fn begin_fetch(&mut self, openings: Vec<Opening>) {

@@ -10,6 +10,7 @@
 //! Nobody is accused here on a peer's word: both verdicts are recomputed from
 //! signed roots.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use super::accuse::{Holder, disputed};
@@ -23,6 +24,7 @@ use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::{Header, leaf_hash};
 use crate::evidence::Rewritten;
 use crate::hash::Hash;
+use crate::ledger::SeenHead;
 use crate::limits::{PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SEQUENCE_MAX};
 use crate::run::{RUN_VERSION, RunError, SPAN_VERSION, SignedContext};
 use crate::tree::range::root_with_right;
@@ -87,11 +89,14 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     fn claims(&self, active: &Active) -> Result<VecDeque<Claim>, SyncError> {
         let id = &active.signed.id;
         let mut claims = VecDeque::new();
-        if self.known.pending.is_some() && self.known.pending != self.shown {
-            let openings = self.known.pending_openings.iter();
-            let mut of_it = openings.filter(|opening| opening.id == id.as_str());
-            claims.extend(of_it.next().map(|opening| Claim {
-                holder: Some(Holder::Pending),
+        let mut seen: Vec<(usize, &SeenHead)> = self.known.seen.iter().enumerate().collect();
+        seen.retain(|(_, seen)| Some(&seen.head) != self.shown.as_ref());
+        seen.sort_by_key(|(_, seen)| Reverse(seen.head.order()));
+        for (at, seen) in seen {
+            let mut openings = seen.openings.iter();
+            let of_it = openings.find(|opening| opening.id == id.as_str());
+            claims.extend(of_it.map(|opening| Claim {
+                holder: Some(Holder::Seen(at)),
                 size: opening.size,
                 root: opening.root,
             }));

@@ -199,7 +199,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         {
             let id = ContextId::new(&opening.id).map_err(invalid_id)?;
             let own = self.ledger.accumulator(&id).map_err(LocalFault::read)?;
-            if Self::is_present(&opening, &own)? {
+            if self.is_present(&id, &opening, &own)? {
                 continue;
             }
             self.fetch.active += 1;
@@ -218,16 +218,24 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         Ok(self.fetch.again.pop_front())
     }
 
-    /// True if nothing of the context is missing. What was proven under a head
-    /// at hand has been compared already, so no note proves a difference here.
-    fn is_present(opening: &Opening, own: &Accumulator) -> Result<bool, SyncError> {
-        let same = own.size() == opening.size;
-        if own.size() > opening.size || (same && own.root() != opening.root) {
-            let id = &opening.id;
-            let what = format!("context {id}: more of it, or another one, is held already");
-            return Err(accuse::disputed(&what));
+    /// True if nothing of the context is missing; more of it may be held, which
+    /// was proven under a later head. What was proven under a head at hand has
+    /// been compared already, so no note proves a difference here.
+    fn is_present(
+        &self,
+        id: &ContextId,
+        opening: &Opening,
+        own: &Accumulator,
+    ) -> Result<bool, SyncError> {
+        if own.size() < opening.size {
+            return Ok(false);
         }
-        Ok(same)
+        let root = self.ledger.root_at(id, opening.size);
+        if root.map_err(LocalFault::read)? == Some(opening.root) {
+            return Ok(true);
+        }
+        let what = format!("context {id}: another one is held already");
+        Err(accuse::disputed(&what))
     }
 
     /// A frame of an entries answer; a dispute if the span does not fold and

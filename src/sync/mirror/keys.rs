@@ -11,7 +11,7 @@
 
 use super::{Ingest, LocalFault, Mirror, PeerFault, ReadMirror, SignedHead, SyncError};
 use crate::evidence::Evidence;
-use crate::head::{Head, HeadError, HeadOrder, KeyChain, Takeover, is_takeover};
+use crate::head::{Head, HeadError, HeadOrder, KeyChain, is_takeover};
 use crate::note::{Note, VerifierKey};
 use crate::sync::mirror::fetch::Stored;
 
@@ -81,7 +81,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         let mut last: Option<HeadOrder> = None;
         let mut followed = !self.keys.rotations.is_empty();
         for note in notes {
-            check_takeover(note)?;
+            self.check_takeover(note)?;
             let text = parse(note)?;
             let order = text.order();
             let Some(rotation) = &text.rotation else {
@@ -122,10 +122,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     pub(super) fn follow(&mut self, head: SignedHead) -> Result<(), SyncError> {
         self.check_texts(&head)?;
         let order = head.order();
-        let known = &self.known;
-        let before =
-            |known: &Option<SignedHead>| known.as_ref().is_some_and(|known| order < known.order());
-        if before(&known.complete) || before(&known.pending) {
+        if self.held_heads().any(|held| order < held.order()) {
             let what = "it comes before a head that is held";
             return Err(PeerFault::Rotation { order, what }.into());
         }
@@ -137,7 +134,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
 
     /// The newest head, under the key that counts for its place.
     pub(super) fn open_newest(&mut self, note: &[u8]) -> Result<SignedHead, SyncError> {
-        check_takeover(note)?;
+        self.check_takeover(note)?;
         let keys: Vec<VerifierKey> = std::iter::once(&self.keys.pinned)
             .chain(self.keys.rotations.iter().map(SignedHead::next_key))
             .cloned()
@@ -180,6 +177,23 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         }
     }
 
+    /// The complete head, and those that were seen and are not complete.
+    fn held_heads(&self) -> impl Iterator<Item = &SignedHead> {
+        let seen = self.known.seen.iter().map(|seen| &seen.head);
+        self.known.complete.iter().chain(seen)
+    }
+
+    /// The origin's takeovers are not followed yet; others are no notes of it.
+    fn check_takeover(&self, note: &[u8]) -> Result<(), SyncError> {
+        if !is_takeover(note) {
+            return Ok(());
+        }
+        let chain = self.keys.chain().map_err(PeerFault::Head)?;
+        let signed = chain.takeover(note).map_err(PeerFault::Head)?;
+        let term = signed.takeover().term;
+        Err(LocalFault::TakeoverNotFollowed { term }.into())
+    }
+
     /// True if the head ends the key that counts now.
     pub(super) fn rotates(&self, head: &SignedHead) -> bool {
         old_key(head).is_some_and(|old| old == self.keys.current())
@@ -187,8 +201,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
 
     /// Evidence, if the texts alone contradict what is held.
     pub(super) fn check_texts(&mut self, shown: &SignedHead) -> Result<(), SyncError> {
-        let held = [&self.known.complete, &self.known.pending];
-        let held = held.into_iter().flatten().chain(&self.keys.rotations);
+        let held = self.held_heads().chain(&self.keys.rotations);
         let notes = self.keys.notes();
         let found = held.filter_map(|held| Evidence::of_heads(&notes, &[], held, shown));
         let found: Vec<Evidence> = found.collect();
@@ -204,15 +217,4 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
 fn parse(note: &[u8]) -> Result<Head, SyncError> {
     let text = Note::parse(note).map_err(|error| PeerFault::Head(HeadError::Note(error)))?;
     Ok(Head::parse(text.text()).map_err(PeerFault::Head)?)
-}
-
-/// Takeovers are not followed yet, whoever signed them.
-fn check_takeover(note: &[u8]) -> Result<(), SyncError> {
-    if !is_takeover(note) {
-        return Ok(());
-    }
-    let parsed = Note::parse(note).map_err(|error| PeerFault::Head(HeadError::Note(error)))?;
-    let takeover = Takeover::parse(parsed.text()).map_err(PeerFault::Head)?;
-    let term = takeover.term;
-    Err(LocalFault::TakeoverNotFollowed { term }.into())
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use super::accuse::{Holder, Side, place};
 use super::{
-    Asked, LocalFault, Mirror, NODE_REQUESTS_MAX, OriginFault, Outcome, PeerFault, Phase,
-    ReadMirror, SyncError,
+    Asked, LocalFault, Mirror, NODE_REQUESTS_MAX, OriginFault, PeerFault, Phase, ReadMirror,
+    SyncError,
 };
 use crate::directory::{Aim, Fault, Opening, Review, ReviewError};
 use crate::entry::ContextId;
@@ -28,7 +28,6 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     /// Compares the shown head with a later one that is held.
     pub(super) fn review(&mut self, holder: Holder) -> Result<(), SyncError> {
         let (Some(held), Some(shown)) = (self.held_by(holder), &self.shown) else {
-            self.ending = Some(Outcome::Behind);
             return Ok(());
         };
         let (own, older) = (place(held), place(shown));
@@ -65,7 +64,8 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 }
             }
             if done {
-                self.ending = Some(Outcome::Behind);
+                self.phase = Phase::Head;
+                return self.reviewed();
             }
         }
         Ok(())

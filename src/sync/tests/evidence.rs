@@ -76,7 +76,8 @@ fn accused(store: &FakeMirror, other: &FakeLedger) -> Verdict {
     assert!(again.kinds.is_empty());
     // Until an operator has said which branch is followed: then the other one is
     // known for what it is.
-    store.resolve();
+    let held = store.complete_head().unwrap().unwrap();
+    store.resolve(&held);
     let error = Pair::new(other, store).sync().error();
     let SyncError::Peer(fault) = error else {
         panic!("{error}");
@@ -159,7 +160,7 @@ fn what_an_older_directory_says_otherwise() {
 
 /// A mirror that has a complete head 1 and was cut when it had stored `items`
 /// under head 2.
-fn cut_under(first: &FakeLedger, second: &FakeLedger, items: usize) -> FakeMirror {
+pub(super) fn cut_under(first: &FakeLedger, second: &FakeLedger, items: usize) -> FakeMirror {
     let store = mirror_of(first);
     let mut pair = Pair::new(second, &store);
     pair.seed = Some(1);
@@ -210,8 +211,9 @@ fn a_pending_head_counts_as_a_complete_one() {
         newer.publish();
         let store_of_newer = cut_under(&first, &newer, items);
         let report = Pair::new(&between, &store_of_newer).sync().report();
-        assert_eq!(report.outcome, Outcome::Behind);
+        assert_eq!(report.outcome, Outcome::CaughtUp);
         // And one that neither does.
+        let store_of_newer = cut_under(&first, &newer, items);
         let other = make(2, &[("z", 0..1)]);
         let error = Pair::new(&other, &store_of_newer).sync().error();
         assert_eq!(forked(error, &other).kind, Kind::Dropped);

@@ -135,6 +135,10 @@ fn two_rotations_of_one_key_are_evidence() {
             });
             assert!(seen);
             let verdict = forked(end.error(), &shown);
+            // Nobody has to tell more than is asked for.
+            let store = mirror_of(&stages[4]);
+            let plain = forked(Pair::new(&shown, &store).sync().error(), &shown);
+            assert_eq!(plain.kind, verdict.kind);
             let kind = if epoch == 1 {
                 Kind::TwoTexts
             } else {
@@ -232,18 +236,24 @@ fn takeovers_are_still_not_followed() {
         base_entries: head.entries,
         time_ns: 1,
     };
-    let mut note = crate::note::Note::new(takeover.to_text()).unwrap();
-    note.sign(&signer(1)).unwrap();
-    let store = FakeMirror::default();
-    let end = Pair::new(&l, &store).tampered(&mut |_, _, frame| {
-        let Ok(Reply::Head { mut notes }) = Reply::decode(&frame) else {
-            return vec![frame];
-        };
-        notes.insert(0, note.to_bytes());
-        vec![Reply::Head { notes }.encode().unwrap()]
-    });
+    let shown_by = |seed| {
+        let mut note = crate::note::Note::new(takeover.to_text()).unwrap();
+        note.sign(&signer(seed)).unwrap();
+        let store = FakeMirror::default();
+        let mut pair = Pair::new(&l, &store);
+        let end = pair.tampered(&mut |_, _, frame| {
+            let Ok(Reply::Head { mut notes }) = Reply::decode(&frame) else {
+                return vec![frame];
+            };
+            notes.insert(0, note.to_bytes());
+            vec![Reply::Head { notes }.encode().unwrap()]
+        });
+        end.error()
+    };
     assert!(matches!(
-        end.error(),
+        shown_by(1),
         SyncError::Local(LocalFault::TakeoverNotFollowed { term: 2 })
     ));
+    // Of somebody else it says nothing of the origin.
+    assert!(matches!(peer(shown_by(9)), PeerFault::Head(_)));
 }

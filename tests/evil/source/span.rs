@@ -89,6 +89,36 @@ pub(crate) fn reorder(run: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The same entries in as few runs as hold them, as far as their payloads lie
+/// within.
+pub(crate) fn join(runs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let (mut joined, mut builder) = (Vec::new(), RunBuilder::default());
+    let finish = |builder: &mut RunBuilder, joined: &mut Vec<Vec<u8>>| {
+        if builder.count() > 0 {
+            joined.push(Vec::new());
+            builder.finish_into(joined.last_mut().unwrap());
+        }
+    };
+    for bytes in runs {
+        let run = Run::decode(bytes).unwrap();
+        let entries: Vec<_> = run.entries().map(Result::unwrap).collect();
+        if entries.iter().any(|entry| entry.inline_payload.is_none()) {
+            finish(&mut builder, &mut joined);
+            joined.push(bytes.clone());
+            continue;
+        }
+        for entry in &entries {
+            let (header, payload) = (&entry.header, entry.inline_payload.unwrap());
+            if !builder.has_room(header.sequence, entry.header_bytes.len(), payload.len()) {
+                finish(&mut builder, &mut joined);
+            }
+            builder.push(header, payload).unwrap();
+        }
+    }
+    finish(&mut builder, &mut joined);
+    joined
+}
+
 fn find(bytes: &[u8], part: &[u8]) -> usize {
     let found = bytes.windows(part.len()).position(|window| window == part);
     found.unwrap()

@@ -3,13 +3,15 @@
 use converge_ledger::directory::Node;
 use converge_ledger::entry::ContextId;
 use converge_ledger::hash::Hash;
-use converge_ledger::ledger::{OpenedNode, ReadLedger as _};
+use converge_ledger::ledger::{OpenedNode, ReadLedger};
 use converge_ledger::limits::{NOTES_PER_REPLY_MAX, SPAN_BYTES_MAX};
-use converge_ledger::node::NodeId;
+use converge_ledger::node::NodeId as PeerId;
 use converge_ledger::run::Run;
-use converge_ledger::store::View;
+use converge_ledger::store::{StoreError, View};
 use converge_ledger::sync;
 use converge_ledger::sync::message::{Kind, NodeAnswer, Refusal, Reply, Request};
+use converge_ledger::tree::range::right_build;
+use converge_ledger::tree::{NodeId, ReadNodes, TreeSize};
 
 use crate::act::Act;
 use crate::attack::Attack;
@@ -95,6 +97,8 @@ const fn place(attack: Attack) -> Place {
         | A::ReorderedRuns
         | A::DuplicatedRun
         | A::Gap
+        | A::HalfRun
+        | A::JoinedRuns
         | A::EchoContext
         | A::EchoStart
         | A::EchoSize
@@ -113,7 +117,7 @@ const fn place(attack: Attack) -> Place {
 }
 
 /// What is done in answer to a request.
-pub(crate) fn acts(world: &World, peer: NodeId, request: &Request, frame: &[u8]) -> Vec<Act> {
+pub(crate) fn acts(world: &World, peer: PeerId, request: &Request, frame: &[u8]) -> Vec<Act> {
     if let Some(forged) = &world.forged
         && let Some(frames) = forged.answer(request)
     {
@@ -269,6 +273,11 @@ fn entries(attack: Attack, view: &View, context: &ContextId, honest: Vec<Vec<u8>
         // A context of one span: the next attack is about those.
         Attack::MissingTail => {}
         Attack::NothingAfterBegin => frames.truncate(1),
+        Attack::HalfRun => {
+            if let Some(half) = half_span(view, context, &frames) {
+                frames.splice(1.., [half]);
+            }
+        }
         Attack::OtherEntries => {
             if let Some(other) = same_size(view, context) {
                 frames.splice(1.., other);
@@ -299,6 +308,35 @@ fn entries(attack: Attack, view: &View, context: &ContextId, honest: Vec<Vec<u8>
     plain(frames)
 }
 
+/// The first span of an answer, with half of its first run, and proven.
+fn half_span(view: &View, context: &ContextId, frames: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let Ok(Reply::EntriesBegin { size, .. }) = Reply::decode(frames.first()?) else {
+        return None;
+    };
+    let mut span = Span::of_frame(frames.get(1)?)?;
+    let run = Run::decode(&span.runs[0]).unwrap();
+    let middle = run.first() + run.count() as u64 / 2 - 1;
+    if run.count() < 2 {
+        return None;
+    }
+    span.runs = vec![run.part(span.start, middle).unwrap()];
+    span.end = middle;
+    let (end, size) = (TreeSize::new(middle), TreeSize::new(size));
+    span.right = right_build(end, size, &OfContext(view, context)).unwrap();
+    Some(span.to_frame())
+}
+
+/// The tree of a context.
+struct OfContext<'v>(&'v View, &'v ContextId);
+
+impl ReadNodes for OfContext<'_> {
+    type Error = StoreError;
+
+    fn read_nodes(&self, nodes: &[NodeId]) -> Result<Vec<Hash>, StoreError> {
+        self.0.tree_nodes(self.1, nodes)
+    }
+}
+
 /// Changes a span, if there is in it what the attack is about.
 fn change(attack: Attack, span: &mut Span) {
     let runs = &mut span.runs;
@@ -323,6 +361,7 @@ fn change(attack: Attack, span: &mut Span) {
         Attack::Gap if runs.len() > 2 => {
             runs.remove(1);
         }
+        Attack::JoinedRuns => *runs = span::join(runs),
         Attack::FlippedInlinePayload
         | Attack::FlippedRightHash
         | Attack::ReorderedEntries

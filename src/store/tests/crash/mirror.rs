@@ -47,7 +47,7 @@ fn catch_up(source: &View, mirror: &Store) {
     let differ = want.iter().filter(|context| !have.contains(context));
     let names: Vec<_> = differ.map(|context| context.id.as_str()).collect();
     let (head, seen_head) = seen(source, &names);
-    let pending = view.pending_head().unwrap();
+    let pending = view.seen_heads().unwrap().pop();
     if order(pending.map(|pending| pending.head)) != Some(newest.order()) {
         ingest(mirror, Ingest::Seen(seen_head.clone())).unwrap();
     }

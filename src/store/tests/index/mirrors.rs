@@ -80,7 +80,7 @@ impl Mirror {
         let (head, seen_head) = seen(source, names);
         self.step(Ingest::Seen(seen_head.clone()));
         for opening in &seen_head.openings {
-            let pending = self.store.view().pending_head().unwrap().unwrap();
+            let pending = self.store.view().seen_heads().unwrap().pop().unwrap();
             assert_eq!(pending.openings, seen_head.openings);
             let (span, payloads) = span(source, self.store.view(), opening);
             self.step(Ingest::Span { span, payloads });
