@@ -66,10 +66,25 @@ pub fn verify_path(path: &Path, origin: &str) -> Outcome {
             Err(error) => {
                 let status = if error.is_malformed() { 2 } else { 1 };
                 let hint = if error.is_not_signed() { ROTATED } else { "" };
-                Outcome::failed(status, format_args!("{}: {error}{hint}", path.display()))
+                let changed = changed_on_the_way(&bytes);
+                Outcome::failed(
+                    status,
+                    format_args!("{}: {error}{hint}{changed}", path.display()),
+                )
             }
         },
         Err(error) => Outcome::failed(3, format_args!("{}: {error}", path.display())),
+    }
+}
+
+/// What editors and transfers of text do to a file. None is made with either.
+fn changed_on_the_way(bytes: &[u8]) -> &'static str {
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        "; it begins with a byte order mark, which something put there on the way"
+    } else if bytes.windows(2).any(|two| two == b"\r\n") {
+        "; its line endings were changed on the way, from LF to CR LF"
+    } else {
+        ""
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariants: a file that `snapshot` leaves under its name is whole and on
 //! disk; `load` stores nothing of an archive that does not verify.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,15 +15,15 @@ use serde::Serialize;
 
 use super::data::{DataDir, options};
 use super::error::CliError;
-use super::output::{Out, escape};
+use super::output::{Out, STDOUT, escape};
 use super::progress;
 use super::remote::{Remote, ServerArguments, Target};
 use super::show::Text;
-use crate::archive;
+use crate::archive::{self, WriteError};
 use crate::client::ClientError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::node::archives::{self, LoadOptions};
+use crate::node::archives::{self, LoadOptions, SnapshotError};
 
 /// Mode of a snapshot's file: what is in a store is not for everybody.
 const FILE_MODE: u32 = 0o600;
@@ -39,7 +40,7 @@ pub(super) struct SnapshotArguments {
     #[arg(long, value_name = "NAME")]
     context: String,
     /// Write the archive to this file; it is replaced when the new one is whole
-    /// [default: stdout]
+    /// [default: stdout, which is - too]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print one JSON object: `context`, `size`, `root`, `bytes`
@@ -99,20 +100,26 @@ struct Written {
 
 pub(super) fn snapshot(target: &Target, arguments: &SnapshotArguments) -> Result<(), CliError> {
     let context = context_id(&arguments.context)?;
-    let Some(path) = &arguments.output else {
+    let output = arguments.output.as_ref();
+    let Some(path) = output.filter(|path| path.as_os_str() != STDOUT) else {
+        if arguments.json {
+            return Err(CliError::usage(
+                "--json needs -o FILE: stdout has the archive",
+            ));
+        }
         if io::stdout().is_terminal() {
             return Err(CliError::usage("an archive is not for a terminal")
                 .hint("Give a file with -o FILE, or send stdout to one."));
         }
         let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
-        let written = write_snapshot(target, &context, &mut stdout)?;
+        let written = write_snapshot(target, &context, &mut stdout, "stdout")?;
         stdout.flush().map_err(|error| CliError::stdout(&error))?;
         let (Written { size, bytes, .. }, name) = (written, escape(context.as_str()));
         tracing::info!(size, bytes, "wrote a snapshot of {name}");
         return Ok(());
     };
     let mut file = NewFile::create(path)?;
-    let written = write_snapshot(target, &context, &mut file.writer)?;
+    let written = write_snapshot(target, &context, &mut file.writer, path.display())?;
     file.keep()?;
     let Written { size, root, bytes } = written;
     let mut out = Out::new();
@@ -136,6 +143,7 @@ fn write_snapshot(
     target: &Target,
     context: &ContextId,
     out: &mut impl Write,
+    output: impl fmt::Display,
 ) -> Result<Written, CliError> {
     match target {
         Target::Directory(data) => {
@@ -143,7 +151,10 @@ fn write_snapshot(
             let bar = progress::bar(None);
             let written = archives::snapshot(&view, context, Counted(out, bar.clone()));
             bar.finish_and_clear();
-            let written = written.map_err(|error| CliError::from(error).context(data.shown()))?;
+            let written = written.map_err(|error| match &error {
+                SnapshotError::Write(WriteError::Out(_)) => CliError::from(error).context(&output),
+                _ => CliError::from(error).context(data.shown()),
+            })?;
             let written = written.ok_or_else(|| {
                 let name = context.as_str();
                 CliError::could_not(format_args!("there is no context {name:?} here"))
@@ -160,7 +171,7 @@ fn write_snapshot(
                 .with(|options| options.message_bytes_max = REPLY_BYTES_MAX)
                 .run(async |client| Ok(client.snapshot(context).await?))?;
             out.write_all(&snapshot.archive)
-                .map_err(|error| CliError::unwritten(&error))?;
+                .map_err(|error| CliError::unwritten(&error).context(&output))?;
             Ok(Written {
                 size: snapshot.size,
                 root: snapshot.root,
@@ -356,7 +367,7 @@ impl NewFile {
     /// Makes it durable and gives it its name.
     fn keep(mut self) -> Result<(), CliError> {
         let outcome = self.settle();
-        outcome.map_err(|error| CliError::could_not(error).context(self.name.display()))
+        outcome.map_err(|error| CliError::unwritten(&error).context(self.name.display()))
     }
 
     fn settle(&mut self) -> io::Result<()> {

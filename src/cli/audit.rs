@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
+use super::condition::{self, ConditionJson};
 use super::data::DataDir;
 use super::error::{self, CliError};
 use super::output::{Out, escape, seconds};
@@ -40,7 +41,7 @@ pub(super) struct AuditArguments {
     #[arg(long)]
     paranoid: bool,
     /// Print one JSON object; without --from: `ok`, `contexts`, `entries`, `bytes`, `seconds`,
-    /// `first_bad`, `index`, `index_reason`, `second_roots`
+    /// `first_bad`, `index`, `index_reason`, `second_roots`, `fork`, `frozen`, `head_note`
     #[arg(long)]
     json: bool,
 }
@@ -56,6 +57,8 @@ struct AuditJson<'a> {
     index: Option<&'static str>,
     index_reason: Option<&'a str>,
     second_roots: Option<u64>,
+    #[serde(flatten)]
+    condition: ConditionJson,
 }
 
 #[derive(Serialize)]
@@ -107,6 +110,10 @@ pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliE
             index: report.as_ref().map(|report| index_word(&report.index)),
             index_reason: report.as_ref().and_then(|report| reason(&report.index)),
             second_roots: report.as_ref().and_then(|report| report.second_roots),
+            condition: report
+                .as_ref()
+                .map(|report| ConditionJson::from(&report.condition))
+                .unwrap_or_default(),
         })?;
     } else {
         if let Some(report) = &report {
@@ -118,6 +125,7 @@ pub(super) fn run(data: &DataDir, arguments: &AuditArguments) -> Result<(), CliE
         }
         if let Some(report) = &report {
             print_index(&mut out, &report.index)?;
+            condition::print(&mut out, &report.condition)?;
         }
     }
     out.flush()?;
@@ -183,11 +191,15 @@ fn print_bad(out: &mut Out, bad: &FirstBad) -> Result<(), CliError> {
         Some(sequence) => format!(", sequence {sequence}"),
         None => String::new(),
     };
+    let reason = escape(&bad.reason);
+    if bad.position == Position::default() {
+        // It is in no place of the log.
+        return out.line(format_args!("audit FAILED: {reason}"));
+    }
     out.line(format_args!(
-        "audit FAILED: {context}{sequence}: segment {}, offset {}: {}",
+        "audit FAILED: {context}{sequence}: segment {}, offset {}: {reason}",
         bad.position.segment(),
         bad.position.offset(),
-        escape(&bad.reason)
     ))
 }
 

@@ -173,31 +173,30 @@ impl DataDir {
         StoreOpening::read(self.disk.clone(), options)
     }
 
-    /// Opens the store for reading. A store that nobody has open and that can
-    /// be written is recovered first, which may sign a head; any other, and one
-    /// that mirrors guard, is shown up to what its log vouches for, and not
-    /// touched.
+    /// Opens the store for reading: it is shown up to what its log vouches for.
+    /// Nothing is signed, and neither the log nor `head.note` is changed: it may
+    /// be a copy, and what a crash left is mended by whoever writes next. Only
+    /// the index is made anew, if it is of no use and nobody has the store open.
     pub(super) fn open_view(&self) -> Result<View, CliError> {
         self.peek()?;
-        let recover = || {
-            let mut options = options();
-            options.reserve_bytes = 0;
-            self.try_open(options)?.close()
-        };
-        let recovered = if self.guard.is_set() {
-            Ok(())
-        } else {
-            recover()
-        };
-        match recovered {
-            Ok(()) => (),
+        match self.read(options()) {
+            Ok(opening) => {
+                tell_note_missing(opening.head_note_missing());
+                let discarded = opening.index_discarded().map(str::to_owned);
+                drop(opening);
+                if let Some(reason) = discarded {
+                    let made = store::rebuild_index(&self.shared_disk(), &options());
+                    match made {
+                        Ok(_) => tell_discarded(&reason),
+                        Err(error) => tracing::info!(%error, "reading without an index"),
+                    }
+                }
+            }
             // It must not sign; it can be read all the same.
             Err(error @ StoreError::Frozen(_)) => tracing::warn!(%error),
             Err(error) if error.is_verification_failure() => return Err(self.named(error)),
-            Err(error) => tracing::info!(%error, "reading without recovery"),
+            Err(error) => tracing::info!(%error, "reading without the lock"),
         }
-        // Not the view of the store that was closed: others may write its index
-        // by now. This one holds the index as it is.
         Store::open_read_only(self.disk.clone()).map_err(|error| self.named(error))
     }
 }
@@ -231,11 +230,19 @@ fn tell(opened: &Opened) {
             "a write that was cut short was removed (copy in cut/)"
         );
     }
-    if opened.head_note_missing {
+    tell_note_missing(opened.head_note_missing);
+    if let Some(reason) = &opened.index_discarded {
+        tell_discarded(reason);
+    }
+}
+
+fn tell_note_missing(missing: bool) {
+    if missing {
         tracing::warn!("head.note was missing: a log that lost its end would not be noticed");
     }
-    if let Some(reason) = &opened.index_discarded {
-        let reason = escape(reason);
-        tracing::warn!(%reason, "the index was thrown away and made anew from the log");
-    }
+}
+
+fn tell_discarded(reason: &str) {
+    let reason = escape(reason);
+    tracing::warn!(%reason, "the index was thrown away and made anew from the log");
 }

@@ -11,7 +11,7 @@ use crate::archive::{ReadError, WriteError};
 use crate::client::{ClientError, Code};
 use crate::node::archives::{self, SnapshotError};
 use crate::node::{CatchUpError, EndpointError};
-use crate::store::{self, AppendError, StoreError};
+use crate::store::{self, AppendError, StoreError, keys};
 use crate::sync::{LocalFault, PeerFault, SyncError};
 
 /// Bytes do not verify, or statements contradict each other.
@@ -64,7 +64,10 @@ impl CliError {
 
     /// Puts more in front of the message and keeps the rest.
     pub(super) fn context(mut self, before: impl fmt::Display) -> Self {
-        self.message = format!("{before}: {}", self.message);
+        // Nothing is not made something.
+        if !self.message.is_empty() {
+            self.message = format!("{before}: {}", self.message);
+        }
         self
     }
 
@@ -76,6 +79,16 @@ impl CliError {
             message: String::new(),
             hint: None,
         }
+    }
+
+    /// True if verification failed.
+    pub(super) const fn is_verification(&self) -> bool {
+        self.status == VERIFICATION
+    }
+
+    /// What is reported, if anything is.
+    pub(super) fn message(&self) -> Option<&str> {
+        Some(self.message.as_str()).filter(|message| !message.is_empty())
     }
 
     /// A write to stdout failed.
@@ -113,9 +126,9 @@ impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         if matches!(error, StoreError::Frozen(_)) {
             return Self::new(FROZEN, &error).hint(
-                "Nothing was signed or stored. If this directory is an old copy, put the newest \
-                 one in its place, with its log/ and head.note, and run the command again. If the \
-                 same key signs elsewhere, stop one of the two for ever. What is here can still \
+                "Nothing was signed or stored. If this directory is an old copy, put log/ and \
+                 head.note of the newest one in the place of these, remove index.redb, which \
+                 belongs to the old log, and run the command again. If the same key signs elsewhere, stop one of the two for ever. What is here can still \
                  be read; mirrors have the rest: `snapshot` takes contexts out of one, `load` \
                  puts them into a store with a new key.",
             );
@@ -143,13 +156,40 @@ impl From<StoreError> for CliError {
             StoreError::IndexLost { .. } => {
                 "The log is none the worse for it. Make the index anew with `rebuild-index`."
             }
-            StoreError::NotClosed => "Run any command that opens it, for example `head`.",
+            StoreError::NotClosed => {
+                "Run a command that writes, for example `append` (of a mirror: `mirror`)."
+            }
             StoreError::Failed { .. } => {
                 "What was acknowledged before is safe. Check the disk, then run the command again."
             }
+            StoreError::Io { what, error: io } => match key_file_hint(what, io.kind()) {
+                Some(hint) => hint,
+                None => return Self::could_not(error),
+            },
             _ => return Self::could_not(error),
         };
         Self::could_not(&error).hint(hint)
+    }
+}
+
+/// What a key file that is missing or cannot be read means, and what to do.
+fn key_file_hint(what: &str, kind: io::ErrorKind) -> Option<&'static str> {
+    match (what, kind) {
+        (keys::READ_ORIGIN_KEY, io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Some(
+            "It signs this ledger's heads: without it nothing can be appended. Put back your \
+             offline copy, with mode 600. What is here can still be read; if there is no copy, \
+             `snapshot` takes contexts out and `load` puts them into a store with a new key.",
+        ),
+        (keys::READ_NEXT_ORIGIN_KEY, io::ErrorKind::InvalidData) => Some(
+            "It is the key of a rotation that was not finished. If origin.key holds the key that \
+             counts (`keys` prints it), remove it and rotate again; if not, put back a copy.",
+        ),
+        (keys::READ_NODE_KEY, io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Some(
+            "It names this node to its peers. Put back a copy, with mode 600. If there is none, \
+             move a damaged one away: `mirror` and `audit --from` make a new one, and whoever \
+             allowed the old one, or pulls from this node, must be given the new one (`keys`).",
+        ),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! newest complete head they hold. One that is ahead of this store shows that it was
 //! restored from an old copy, or that somebody else signs with its key.
 
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ use crate::store::{StoreError, StoreOpening, StoreRole};
 
 /// Mirrors get this long to answer, all together.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Mirrors to ask, if no `--guard` is given.
+const GUARD_ENV: &str = "CONVERGE_LEDGER_GUARD";
+/// Whether all of them must answer.
+const REQUIRE_GUARD_ENV: &str = "CONVERGE_LEDGER_REQUIRE_GUARD";
 /// Mirrors that may be configured.
 const GUARDS_MAX: usize = 64;
 
@@ -29,24 +34,20 @@ const GUARDS_MAX: usize = 64;
 pub(super) struct GuardArguments {
     /// Before an own store is opened to be written, ask this mirror for the
     /// newest complete head it holds; may be repeated. It must allow this node's key
+    /// [default: those in the variable `CONVERGE_LEDGER_GUARD`, separated by commas]
     #[arg(
         long = "guard",
         global = true,
-        hide_env_values = true,
         value_name = "NODEKEY@ADDR",
-        env = "CONVERGE_LEDGER_GUARD",
         value_delimiter = ',',
         value_parser = parse_guard
     )]
     guards: Vec<GuardPeer>,
     /// Write and sign nothing unless every --guard has shown a head that the
     /// store has signed
-    #[arg(
-        long,
-        global = true,
-        env = "CONVERGE_LEDGER_REQUIRE_GUARD",
-        hide_env_values = true
-    )]
+    /// [default: what the variable `CONVERGE_LEDGER_REQUIRE_GUARD` says: 1, yes, on or true; 0,
+    /// no, off or false]
+    #[arg(long, global = true)]
     require_guard: bool,
 }
 
@@ -61,16 +62,54 @@ fn parse_guard(text: &str) -> Result<GuardPeer, String> {
     let (peer, address) = text
         .split_once('@')
         .ok_or("a guard is NODEKEY@ADDR: the mirror's node key and where it listens")?;
+    let is_whole = address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if !is_whole {
+        return Err(format!("{address:?} is not host:port"));
+    }
     Ok(GuardPeer {
         peer: parse_node(peer)?,
         address: address.to_owned(),
     })
 }
 
+/// Unlike clap, which asks the environment for commands that need no guard, and
+/// takes an empty variable for a value.
+fn variable(name: &str) -> Result<Option<String>, CliError> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(CliError::usage("not text").context(name)),
+    }
+}
+
 impl GuardArguments {
-    /// True if mirrors are to be asked.
-    pub(super) fn is_set(&self) -> bool {
-        self.require_guard || !self.guards.is_empty()
+    /// The same, with what the environment says where the flags say nothing.
+    pub(super) fn with_environment(mut self) -> Result<Self, CliError> {
+        if self.guards.is_empty()
+            && let Some(guards) = variable(GUARD_ENV)?
+        {
+            let guards = guards.split(',').map(str::trim);
+            self.guards = guards
+                .filter(|guard| !guard.is_empty())
+                .map(parse_guard)
+                .collect::<Result<_, _>>()
+                .map_err(|error| CliError::usage(error).context(GUARD_ENV))?;
+        }
+        if !self.require_guard
+            && let Some(value) = variable(REQUIRE_GUARD_ENV)?
+        {
+            self.require_guard = match value.to_ascii_lowercase().as_str() {
+                "1" | "yes" | "on" | "true" => true,
+                "0" | "no" | "off" | "false" => false,
+                _ => {
+                    let error = CliError::usage(format_args!("{value:?} is neither yes nor no"));
+                    return Err(error.context(REQUIRE_GUARD_ENV));
+                }
+            };
+        }
+        Ok(self)
     }
 
     /// Refuses what cannot be done, before an own store is opened.
@@ -142,7 +181,12 @@ impl Asking {
                 self.within,
             )
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| {
+                let refused = error.is_refusal();
+                let key = self.key.id();
+                let hint = || format!("; does it allow this node? This node's key is {key}");
+                format!("{error}{}", refused.then(hint).unwrap_or_default())
+            })
         });
         asked
             .await

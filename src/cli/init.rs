@@ -63,7 +63,7 @@ fn init_own(data: &DataDir, name: Option<OriginName>) -> Result<(), CliError> {
     let mut out = Out::new();
     let dir = escape(&data.path().display().to_string());
     out.line(format_args!("made the store {dir}"))?;
-    out.line(format_args!("origin key  {origin}"))?;
+    out.line(format_args!("origin key  {}", escape(&origin.to_string())))?;
     out.line(format_args!("node key    {}", node.id()))?;
     out.line(format_args!(
         "

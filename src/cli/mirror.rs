@@ -109,7 +109,7 @@ pub(super) fn resolve(text: &str) -> Result<SocketAddr, CliError> {
 /// is refused.
 fn prepare(data: &DataDir, origin: &VerifierKey) -> Result<NodeKey, CliError> {
     match data.peek_if_any()? {
-        Some((StoreRole::Mirror, pinned)) if pinned == *origin => data.node_key(true),
+        Some((role, pinned)) if is_mirror_of(data, origin, role, &pinned)? => data.node_key(true),
         Some((role, pinned)) => Err(CliError::from(StoreError::WrongStore {
             role,
             origin: pinned.to_string(),
@@ -123,6 +123,21 @@ fn prepare(data: &DataDir, origin: &VerifierKey) -> Result<NodeKey, CliError> {
             Ok(key)
         }
     }
+}
+
+/// A mirror goes by any key of the chain from the one that it was made with to
+/// the one that counts.
+fn is_mirror_of(
+    data: &DataDir,
+    origin: &VerifierKey,
+    role: StoreRole,
+    pinned: &VerifierKey,
+) -> Result<bool, CliError> {
+    if role == StoreRole::Own || pinned == origin {
+        return Ok(role == StoreRole::Mirror);
+    }
+    let view = Store::open_read_only(data.shared_disk()).map_err(|error| data.named(error))?;
+    Ok(view.has_key(origin))
 }
 
 fn pull(store: &Store, key: &NodeKey, config: &CatchUp) -> Result<Report, CatchUpError> {

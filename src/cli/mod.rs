@@ -10,6 +10,7 @@
 mod append;
 mod archive;
 mod audit;
+mod condition;
 mod data;
 mod error;
 mod grpc;
@@ -96,7 +97,7 @@ enum Command {
     Mirror(mirror::MirrorArguments),
     /// Recompute and verify every byte of the store
     Audit(audit::AuditArguments),
-    /// Give the origin a new key and end the old one
+    /// Give the origin a new key and end the old one (at most 63 times)
     RotateKey(rotate::RotateArguments),
     /// Show a fork's two branches, or go on with the one that is held
     Resolve(resolve::ResolveArguments),
@@ -189,7 +190,9 @@ pub fn run() -> ExitCode {
         // It needs neither directory nor server.
         return verify::run(arguments);
     }
-    let target = Target::choose(data, command.server(), guard, &matches);
+    let target = guard
+        .with_environment()
+        .and_then(|guard| Target::choose(data, command.server(), guard, &matches));
     match target.and_then(|target| command.run(&target)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),

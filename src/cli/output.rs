@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::error::CliError;
 pub(super) use crate::shown::escape;
 
+/// The name of a file that is stdout, or stdin.
+pub(super) const STDOUT: &str = "-";
+
 /// Where a command's results go.
 pub(super) struct Out {
     writer: BufWriter<StdoutLock<'static>>,

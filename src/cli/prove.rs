@@ -1,16 +1,16 @@
 //! `prove`: a file that an auditor can check offline with `verify`.
 
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
 use super::data::DataDir;
 use super::error::CliError;
-use super::output::Out;
+use super::output::{Out, STDOUT};
 use crate::entry::ContextId;
 use crate::limits::NOTE_BYTES_MAX;
-use crate::store::ProveError;
+use crate::store::{ProveError, View};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["sequence", "consistency"]))]
@@ -25,10 +25,10 @@ pub(super) struct ProveArguments {
     #[arg(long, requires = "sequence")]
     payload: bool,
     /// Prove that the newest head extends the one in this file (`head` printed
-    /// it): all of it, or --context alone
+    /// it; - is stdin): all of it, or --context alone
     #[arg(long, value_name = "OLD_HEAD")]
     consistency: Option<PathBuf>,
-    /// Write to this file, not to stdout; it must not exist
+    /// Write to this file, which must not exist [default: stdout, which is - too]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -40,21 +40,28 @@ pub(super) fn run(data: &DataDir, arguments: &ProveArguments) -> Result<(), CliE
         ),
         None => None,
     };
+    if arguments.sequence == Some(0) {
+        return Err(CliError::usage("--sequence: sequences begin at 1"));
+    }
     let older = match &arguments.consistency {
         Some(path) => Some(read_note(path)?),
         None => None,
     };
     let view = data.open_view()?;
     let bytes = match (&context, arguments.sequence, &older) {
-        (Some(id), Some(sequence), _) => view
-            .prove_entry(id, sequence, arguments.payload)?
-            .to_bytes(),
+        (Some(id), Some(sequence), _) => {
+            let proven = view.prove_entry(id, sequence, arguments.payload);
+            proven
+                .map_err(|error| not_covered(&view, id, sequence, error))?
+                .to_bytes()
+        }
         (Some(id), None, Some(note)) => view.prove_context(id, note)?.to_bytes(),
         (None, None, Some(note)) => view.prove_store(note)?.to_bytes(),
         // The argument tree asks for one of them.
         _ => return Err(CliError::usage("nothing is to be proven")),
     };
-    match &arguments.output {
+    let output = arguments.output.as_ref();
+    match output.filter(|path| path.as_os_str() != STDOUT) {
         None => {
             let mut out = Out::new();
             out.bytes(&bytes)?;
@@ -64,13 +71,28 @@ pub(super) fn run(data: &DataDir, arguments: &ProveArguments) -> Result<(), CliE
     }
 }
 
+/// An entry that is not under the newest head may be stored, or not.
+fn not_covered(view: &View, id: &ContextId, sequence: u64, error: ProveError) -> CliError {
+    let stored = view.size(id).ok().flatten().unwrap_or(0);
+    match error {
+        ProveError::NotCovered { .. } if sequence > stored => {
+            CliError::could_not(error).hint("There is no such entry yet.")
+        }
+        error => error.into(),
+    }
+}
+
 fn read_note(path: &Path) -> Result<Vec<u8>, CliError> {
     let failed = |error: std::io::Error| CliError::could_not(error).context(path.display());
-    let file = std::fs::File::open(path).map_err(failed)?;
     let mut note = Vec::new();
     let bytes_max = NOTE_BYTES_MAX as u64 + 1;
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, bytes_max), &mut note)
-        .map_err(failed)?;
+    let read = if path.as_os_str() == STDOUT {
+        io::stdin().lock().take(bytes_max).read_to_end(&mut note)
+    } else {
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(bytes_max).read_to_end(&mut note)
+    };
+    read.map_err(failed)?;
     Ok(note)
 }
 
@@ -91,8 +113,8 @@ impl From<ProveError> for CliError {
         match error {
             ProveError::Store(error) => error.into(),
             ProveError::NoHead | ProveError::NotCovered { .. } => Self::could_not(error).hint(
-                "A head is signed when the store is closed, and every second while `serve` runs; \
-                 a mirror has it when its source has.",
+                "The next command that writes signs one, and `serve` one a second while it runs; a \
+                 mirror has it when its source has.",
             ),
             ProveError::NoContext { .. } => Self::could_not(error).hint("`contexts` lists them."),
             ProveError::NotOurs(_) => Self::usage(error)

@@ -19,7 +19,8 @@ pub(super) struct ResolveArguments {
 }
 
 fn parse_root(text: &str) -> Result<Hash, String> {
-    Hash::from_hex(text).ok_or_else(|| "a directory root has 64 hexadecimal digits".into())
+    Hash::from_hex(&text.to_ascii_lowercase())
+        .ok_or_else(|| "a directory root has 64 hexadecimal digits".into())
 }
 
 pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), CliError> {

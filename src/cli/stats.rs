@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::condition::{self, ConditionJson};
 use super::data::DataDir;
 use super::error::CliError;
 use super::output::{Out, escape, utc};
@@ -12,7 +13,8 @@ use crate::store::{self, CheckpointStats, HeadStats, IndexFound, Stats, StoreRol
 pub(super) struct StatsArguments {
     /// Print one JSON object: `role`, `origin`, `origin_vkey`, `in_use`,
     /// `contexts`, `entries`, `log_bytes`, `segments`, `reserve_bytes`,
-    /// `index_bytes`, `index`, `index_reason`, `checkpoint`, `head`
+    /// `index_bytes`, `index`, `index_reason`, `checkpoint`, `head`,
+    /// `fork`, `frozen`, `head_note`
     #[arg(long)]
     json: bool,
 }
@@ -33,6 +35,8 @@ struct StatsJson<'a> {
     index_reason: Option<&'a str>,
     checkpoint: Option<CheckpointJson>,
     head: Option<HeadJson>,
+    #[serde(flatten)]
+    condition: ConditionJson,
 }
 
 #[derive(Serialize)]
@@ -104,6 +108,7 @@ pub(super) fn run(data: &DataDir, arguments: &StatsArguments) -> Result<(), CliE
             index_reason,
             checkpoint: stats.checkpoint.map(CheckpointJson::from),
             head: stats.head.map(HeadJson::from),
+            condition: ConditionJson::from(&stats.condition),
         })?;
     } else {
         print(&mut out, &stats, index, index_reason)?;
@@ -161,5 +166,6 @@ fn print(
             head.directory_root
         )),
         None => out.line("no head yet"),
-    }
+    }?;
+    condition::print(out, &stats.condition)
 }

@@ -18,6 +18,7 @@ use self::index::IndexCheck;
 use self::second::SecondOpinion;
 use super::StoreError;
 use super::body::{self, StoreRole};
+use super::condition::Condition;
 use super::disk::Disk;
 use super::guard::check_note;
 use super::index::{Inconsistency, Index};
@@ -54,6 +55,8 @@ pub struct AuditReport {
     pub directory_root: Option<Hash>,
     /// The first thing that is wrong; `None` if nothing is.
     pub first_bad: Option<FirstBad>,
+    /// Whether all is well beside the log.
+    pub condition: Condition,
     /// What the index is worth. It is no part of what was verified.
     pub index: AuditedIndex,
     /// Roots that a second implementation computed too, if it was asked.
@@ -126,6 +129,7 @@ pub fn audit_with(
         head: head.as_ref().map(|head| (head.term, head.epoch)),
         directory_root: head.map(|head| head.directory_root),
         first_bad: None,
+        condition: Condition::of(disk, &LogReader::over(disk), &replayed)?,
         index: audited_index,
         second_roots: None,
     };

@@ -7,7 +7,7 @@ use super::body;
 use super::disk::{Disk, read_whole, replace_atomically};
 use super::handle::{Command, StoreDone};
 use super::index::forks::Fork;
-use super::index::{Effect, Location};
+use super::index::{Effect, Index, Location};
 use super::plan::Planned;
 use super::record::{Group, RecordType};
 use super::view::View;
@@ -39,15 +39,20 @@ impl Store {
     }
 }
 
+/// The newest evidence against the origin, if there is any.
+pub(super) fn newest(index: &Index) -> Option<ForkState> {
+    index.forks().last().map(|fork| ForkState {
+        evidence: fork.evidence,
+        verdict: fork.verdict.to_string(),
+        resolved: fork.resolved,
+    })
+}
+
 impl View {
     /// The newest evidence against the origin, if there is any.
     #[must_use]
     pub fn fork(&self) -> Option<ForkState> {
-        self.index().forks().last().map(|fork| ForkState {
-            evidence: fork.evidence,
-            verdict: fork.verdict.to_string(),
-            resolved: fork.resolved,
-        })
+        newest(&self.index())
     }
 
     /// What the newest evidence proves.

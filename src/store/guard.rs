@@ -295,22 +295,33 @@ pub(super) fn look_back(
         }
         (None, None) => (),
     }
-    if index.role == StoreRole::Own
-        && let Some(notes) = frozen::read(disk)?
-    {
-        let mut find = |order| find_in(index, log, order);
-        let mut judge = Judge::new(index.chain.clone(), newest.cloned(), &mut find);
-        match judge.all(&notes)?.0 {
-            Judged::Against(frozen) => return Err(StoreError::Frozen(frozen)),
-            Judged::Known => past.thawed = true,
-            Judged::NotOurs => {
-                tracing::warn!(
-                    "frozen.note holds no statement of this store's, and freezes it not"
-                );
-            }
+    match judge_frozen_note(disk, log, index)? {
+        None => (),
+        Some(Judged::Against(frozen)) => return Err(StoreError::Frozen(frozen)),
+        Some(Judged::Known) => past.thawed = true,
+        Some(Judged::NotOurs) => {
+            tracing::warn!("frozen.note holds no statement of this store's, and freezes it not");
         }
     }
     Ok(past)
+}
+
+/// What `frozen.note` means for an own store, if it is there.
+pub(super) fn judge_frozen_note<'d, D: Deref<Target = dyn Disk + 'd>>(
+    disk: &dyn Disk,
+    log: &LogReader<D>,
+    index: &Index,
+) -> Result<Option<Judged>, StoreError> {
+    if index.role == StoreRole::Mirror {
+        return Ok(None);
+    }
+    let Some(notes) = frozen::read(disk)? else {
+        return Ok(None);
+    };
+    let newest = index.published.head().cloned();
+    let mut find = |order| find_in(index, log, order);
+    let mut judge = Judge::new(index.chain.clone(), newest, &mut find);
+    judge.all(&notes).map(|(judged, _)| Some(judged))
 }
 
 /// `head.note` holds a head of the log.

@@ -84,7 +84,7 @@ impl HeadNote {
             StoreError::Damaged(Damage {
                 position: Position::default(),
                 vouched: Position::default(),
-                reason: "head.note is not readable".into(),
+                reason: "head.note is damaged: it cannot be read".into(),
             })
         })
     }

@@ -22,6 +22,12 @@ pub const ORIGIN_KEY_FILE: &str = "origin.key";
 pub const ORIGIN_KEY_NEXT_FILE: &str = "origin.key.next";
 /// File of the node's key.
 pub const NODE_KEY_FILE: &str = "node.key";
+/// What could not be done, of an error about `origin.key`.
+pub const READ_ORIGIN_KEY: &str = "read origin.key";
+/// The same, about `origin.key.next`.
+pub const READ_NEXT_ORIGIN_KEY: &str = "read origin.key.next";
+/// The same, about `node.key`.
+pub const READ_NODE_KEY: &str = "read node.key";
 const KEY_FILE_BYTES_MAX: u64 = 1024;
 const NODE_KEY_PREFIX: &str = "converge-ledger-node-key ";
 
@@ -45,7 +51,7 @@ pub fn create_origin_key(disk: &dyn Disk, key: &SignerKey) -> Result<(), StoreEr
 /// Reads `origin.key`. After a rotation that was cut off it may be the old key:
 /// [`read_origin_key_for`] tells.
 pub fn read_origin_key(disk: &dyn Disk) -> Result<SignerKey, StoreError> {
-    read_signer(disk, ORIGIN_KEY_FILE, "read origin.key")
+    read_signer(disk, ORIGIN_KEY_FILE, READ_ORIGIN_KEY)
 }
 
 /// Makes `origin.key.next`, durable when this returns; one that is there is
@@ -65,7 +71,7 @@ pub fn create_next_origin_key(disk: &dyn Disk, key: &SignerKey) -> Result<(), St
 
 /// Reads `origin.key.next`, if it is there.
 pub fn read_next_origin_key(disk: &dyn Disk) -> Result<Option<SignerKey>, StoreError> {
-    match read_signer(disk, ORIGIN_KEY_NEXT_FILE, "read origin.key.next") {
+    match read_signer(disk, ORIGIN_KEY_NEXT_FILE, READ_NEXT_ORIGIN_KEY) {
         Ok(key) => Ok(Some(key)),
         Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -149,11 +155,11 @@ pub fn create_node_key(disk: &dyn Disk) -> Result<Seed, StoreError> {
 
 /// Reads `node.key`.
 pub fn read_node_key(disk: &dyn Disk) -> Result<Seed, StoreError> {
-    let text = read_line(disk, NODE_KEY_FILE, "read node.key")?;
+    let text = read_line(disk, NODE_KEY_FILE, READ_NODE_KEY)?;
     let hex = text
         .strip_prefix(NODE_KEY_PREFIX)
         .and_then(crate::hash::Hash::from_hex);
-    let hash = hex.ok_or_else(|| unreadable("read node.key", "not a node key"))?;
+    let hash = hex.ok_or_else(|| unreadable(READ_NODE_KEY, "not a node key"))?;
     Ok(Zeroizing::new(*hash.as_bytes()))
 }
 

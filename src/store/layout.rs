@@ -4,7 +4,9 @@
 use std::io;
 
 use super::body::{self, StoreRole};
-use super::disk::{Disk, read_whole};
+use super::disk::{Access, Disk, read_whole};
+use super::head_note::HEAD_NOTE_FILE;
+use super::index::checkpoint::INDEX_FILE;
 use super::log::{create_segment, new_segment};
 use super::record::{Group, Position, RecordType};
 use super::recover::no_beginning;
@@ -40,7 +42,7 @@ pub(crate) fn list_segments(disk: &dyn Disk) -> Result<Segments, StoreError> {
         segments.highest = segments.highest.max(number);
     }
     match segments.highest {
-        0 => Err(StoreError::NotAStore),
+        0 => Err(no_log(disk)),
         _ if segments.contiguous == 0 => Err(StoreError::Damaged(Damage {
             position: Position::new(1, 0),
             vouched: Position::new(segments.highest, 0),
@@ -48,6 +50,21 @@ pub(crate) fn list_segments(disk: &dyn Disk) -> Result<Segments, StoreError> {
         })),
         _ => Ok(segments),
     }
+}
+
+/// Without a log there is no store, unless something is left of one.
+fn no_log(disk: &dyn Disk) -> StoreError {
+    let left = [HEAD_NOTE_FILE, INDEX_FILE];
+    let left = left
+        .into_iter()
+        .find(|name| disk.open(name, Access::Read).is_ok());
+    left.map_or(StoreError::NotAStore, |name| {
+        StoreError::Damaged(Damage {
+            position: Position::default(),
+            vouched: Position::default(),
+            reason: format!("the log is gone: {name} is here, and no segment in {LOG_DIR}/"),
+        })
+    })
 }
 
 /// Makes an empty log: segment 1 with its `store` record appears whole or not

@@ -25,6 +25,7 @@
 
 mod audit;
 mod body;
+mod condition;
 pub mod disk;
 mod doors;
 mod forks;
@@ -66,13 +67,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use audit::{AuditOptions, AuditReport, AuditedIndex, FirstBad, audit, audit_with};
 pub use body::StoreRole;
+pub use condition::Condition;
 pub use frozen::{Frozen, FrozenKind};
 pub use guard::Witness;
 pub use handle::{AppendDone, Store, StoreDone};
@@ -201,14 +203,27 @@ impl StoreOptions {
 /// A log that ends before something that vouches for it: bytes that were
 /// durable are gone or changed. Never cut, never repaired here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log is damaged at {position}: {reason}")]
 pub struct Damage {
-    /// The first place that cannot be read.
+    /// The first place that cannot be read; the default one (segment 0) if it is
+    /// no place in the log that is damaged.
     pub position: Position,
     /// The log was durable up to here.
     pub vouched: Position,
     /// What was found.
     pub reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.position == Position::default() {
+            return f.write_str(&self.reason);
+        }
+        write!(
+            f,
+            "the log is damaged at {}: {}",
+            self.position, self.reason
+        )
+    }
 }
 
 /// Why a store could not do something.

@@ -126,6 +126,18 @@ impl StoreOpening {
         self.replayed.index.published.head().is_some()
     }
 
+    /// `head.note` was there before and is gone ([`Opened::head_note_missing`]).
+    #[must_use]
+    pub const fn head_note_missing(&self) -> bool {
+        self.past.note_lost
+    }
+
+    /// Why an index that was there is of no use, if it is.
+    #[must_use]
+    pub fn index_discarded(&self) -> Option<&str> {
+        self.index_discarded.as_deref()
+    }
+
     /// The note of `head.note`. The log may have newer heads, but none of them
     /// may be told before it is known to be durable.
     #[must_use]

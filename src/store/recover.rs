@@ -356,6 +356,7 @@ impl Replay {
         scan: &LogScan<'_>,
     ) -> Result<Result<(), StoreError>, StoreError> {
         let (mut beyond, mut witness) = (self.vouched, "a record before it");
+        let mut what_to_do = "";
         let highest = list_segments(disk)?.highest;
         if highest > scan.end().segment() {
             (beyond, witness) = (Position::new(highest, 0), "a later segment");
@@ -366,11 +367,13 @@ impl Replay {
             (beyond, witness) = (scanned, "a record after it");
         }
         if self.voucher > beyond {
-            (beyond, witness) = (self.voucher, "the index");
+            (beyond, witness) = (self.voucher, "index.redb");
+            what_to_do = "; if log/ is not the one it was made from, remove index.redb";
         }
         if let Some(note) = &self.head_note {
             if note.position > beyond {
                 (beyond, witness) = (note.position, "head.note");
+                what_to_do = "";
             }
             if note.position <= scan.end() && self.note_seen != Some(true) {
                 return Ok(Err(StoreError::Damaged(Damage {
@@ -387,7 +390,7 @@ impl Replay {
         Ok(Err(StoreError::Damaged(Damage {
             position: scan.stopped_at(),
             vouched: beyond,
-            reason: format!("{stop}, but {witness} vouches for bytes up to {beyond}"),
+            reason: format!("{stop}, but {witness} vouches for bytes up to {beyond}{what_to_do}"),
         })))
     }
 }

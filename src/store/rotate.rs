@@ -46,6 +46,8 @@ impl From<Option<SignerKey>> for Signing {
     }
 }
 
+const ROTATED_OUT: StoreError = StoreError::Refused("the key was rotated as often as it may be");
+
 impl StoreOpening {
     /// Starts the store with the key files in its directory, an own store or a
     /// mirror. Finishes a rotation that was cut off.
@@ -111,6 +113,10 @@ pub fn rotate_origin_key(disk: &dyn Disk, store: &Store) -> Result<SignedHead, S
                 // The rotation to it is durable; it is nowhere else.
                 keys::install_next_origin_key(disk)?;
             }
+            if store.view().rotations_left() == 0 {
+                // Before there is a key that will never count.
+                return Err(ROTATED_OUT);
+            }
             let key = keys::generate_signer(name)?;
             keys::create_next_origin_key(disk, &key)?;
             key
@@ -134,10 +140,8 @@ impl Writer {
             if counted.any(|key| key == new.verifier()) {
                 return Err(StoreError::Refused("the new key counted before"));
             }
-            if index.chain.rotations().count() >= crate::limits::ROTATIONS_MAX {
-                return Err(StoreError::Refused(
-                    "the key was rotated as often as it may be",
-                ));
+            if index.chain.rotations_left() == 0 {
+                return Err(ROTATED_OUT);
             }
         }
         let head = self.publish_with(Some(&new))?;

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::body::StoreRole;
+use super::condition::Condition;
 use super::disk::{Access, Disk, DiskFile, Sharing};
 use super::index::Index;
 use super::index::base::Alone;
@@ -52,6 +53,8 @@ pub struct Stats {
     pub checkpoint: Option<CheckpointStats>,
     /// The newest published or complete head.
     pub head: Option<HeadStats>,
+    /// Whether all is well with it.
+    pub condition: Condition,
     /// Bytes of log that were read for this.
     pub bytes_read: u64,
 }
@@ -149,6 +152,7 @@ pub fn stats(disk: &Arc<dyn Disk>, progress: Option<&Progress>) -> Result<Stats,
         index,
         checkpoint,
         head: state.published.head().map(head_stats),
+        condition: Condition::of(&**disk, &LogReader::over(disk.clone()), &replayed)?,
         bytes_read: replayed.bytes_read,
     })
 }

@@ -89,6 +89,18 @@ impl View {
         self.index().chain.pinned().clone()
     }
 
+    /// True if `key` is of the chain from [`View::pinned`] to [`View::origin`].
+    #[must_use]
+    pub fn has_key(&self, key: &VerifierKey) -> bool {
+        self.index().chain.reigns().any(|reign| reign.key == key)
+    }
+
+    /// So often the origin's key may be rotated yet.
+    #[must_use]
+    pub fn rotations_left(&self) -> usize {
+        self.index().chain.rotations_left()
+    }
+
     /// The newest published or complete head.
     #[must_use]
     pub fn head(&self) -> Option<SignedHead> {

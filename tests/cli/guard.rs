@@ -15,7 +15,7 @@ use crate::trust::{Pair, append};
 
 /// A copy of the store `name` as a process leaves it that is killed before it
 /// has signed what it has stored.
-fn killed(place: &Place, name: &str) -> String {
+pub(crate) fn killed(place: &Place, name: &str) -> String {
     let options = StoreOptions {
         checkpoint_every: Duration::from_hours(1),
         ..StoreOptions::new(Arc::new(SystemClock))

@@ -10,6 +10,7 @@ mod grpc;
 mod guard;
 mod index;
 mod mirror;
+mod operator;
 mod output;
 mod prove;
 mod remote_audit;

@@ -32,6 +32,12 @@ struct RemoteJson<'a> {
     seconds: f64,
 }
 
+#[derive(Serialize)]
+struct FailedJson<'a> {
+    ok: bool,
+    error: &'a str,
+}
+
 /// Whom to ask and whom to believe.
 struct Remote {
     peer: NodeId,
@@ -75,8 +81,31 @@ pub(super) fn run(data: &DataDir, from: &str, arguments: &AuditArguments) -> Res
         node::audit_remote(&endpoint, &key, place, origin, remote.options, progress).await
     });
     bar.finish_and_clear();
-    let audited = outcome.map_err(|error| explain(error, &key))?;
-    print(&audited, &remote, seconds(start.elapsed()), arguments.json)
+    let audited = outcome.map_err(|error| {
+        let error = explain(error, &key);
+        if !error.is_verification() {
+            return error;
+        }
+        error.hint(
+            "Nothing of it was kept. Is --origin the key of that source's origin (`keys` there \
+             prints it)? If it is, the source shows what the origin did not sign: ask another.",
+        )
+    });
+    let json = arguments.json;
+    let printed =
+        audited.and_then(|audited| print(&audited, &remote, seconds(start.elapsed()), json));
+    printed.or_else(|error| {
+        if json && let Some(message) = error.message() {
+            let mut out = Out::new();
+            let failed = FailedJson {
+                ok: false,
+                error: message,
+            };
+            out.json(&failed)?;
+            out.flush()?;
+        }
+        Err(error)
+    })
 }
 
 /// A source must not be able to guess what will be picked.

@@ -61,6 +61,11 @@ impl TrustedKeys {
         &self.pinned
     }
 
+    /// So often the key may be rotated yet.
+    pub(crate) fn rotations_left(&self) -> usize {
+        ROTATIONS_MAX.saturating_sub(self.rotations().count())
+    }
+
     /// The key whose heads count now.
     pub(crate) fn current(&self) -> &VerifierKey {
         self.newest().map_or(&self.pinned, SignedHead::next_key)

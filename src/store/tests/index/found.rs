@@ -158,7 +158,7 @@ fn an_index_that_covers_more_than_the_log_makes_it_damage() {
     // The log and what goes with it come from an older copy, the index not.
     let mixed = old.fork();
     mixed.set_bytes(INDEX, disk.bytes(INDEX).unwrap());
-    refuses(&mixed, "the index vouches");
+    refuses(&mixed, "index.redb vouches");
     assert!(audit(&mixed, &mut |_| ()).unwrap().first_bad.is_none());
     // To accept the loss takes a decision.
     mixed.remove(INDEX).unwrap();
