@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use common::{batch, directory, mb_per_s, median, options, peak_memory_mib, quick};
 use converge_ledger::entry::ContextId;
-use converge_ledger::node::{CatchUp, NodeKey, ServeLimits, catch_up, client, listen, serve};
+use converge_ledger::node::{
+    Allowlist, CatchUp, Hooks, NodeKey, ServeLimits, catch_up, client, listen, serve,
+};
 use converge_ledger::store::disk::RealDisk;
 use converge_ledger::store::{Store, StoreRole, create};
 use converge_ledger::sync::Outcome;
@@ -44,11 +46,20 @@ fn runtime() -> tokio::runtime::Runtime {
 fn source(dir: &Path) {
     let view = Store::open_read_only(Arc::new(RealDisk::new(dir))).unwrap();
     runtime().block_on(async {
-        let endpoint = listen(any_port(), &key(1), [key(2).id()]).unwrap();
+        let allowed = Allowlist::new([key(2).id()]).unwrap();
+        let endpoint = listen(any_port(), &key(1), &allowed).unwrap();
         println!("{}", endpoint.local_addr().unwrap());
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         let stop = async move { _ = ended.await };
-        serve(endpoint, Arc::new(view), ServeLimits::default(), None, stop).await;
+        let doors = (endpoint, allowed);
+        serve(
+            doors,
+            Arc::new(view),
+            ServeLimits::default(),
+            Hooks::default(),
+            stop,
+        )
+        .await;
     });
     println!("{}", peak_memory_mib());
 }

@@ -297,15 +297,23 @@ mod tests {
 
         let key = |n: u8| NodeKey::from_seed([n; 32]);
         let live = Runtime::new().unwrap();
+        let allowed = node::Allowlist::new([key(2).id()]).unwrap();
         let endpoint = live.block_on(async {
             let any = "127.0.0.1:0".parse().unwrap();
-            node::listen(any, &key(1), [key(2).id()]).unwrap()
+            node::listen(any, &key(1), &allowed).unwrap()
         });
         let address = endpoint.local_addr().unwrap().to_string();
         let view = Arc::new(store.view().clone());
         let limits = ServeLimits::default();
         live.spawn(async move {
-            node::serve(endpoint, view, limits, None, std::future::pending()).await;
+            node::serve(
+                (endpoint, allowed),
+                view,
+                limits,
+                node::Hooks::default(),
+                std::future::pending(),
+            )
+            .await;
         });
 
         let (_answers, name_server) = mpsc::channel::<()>();

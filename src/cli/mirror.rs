@@ -1,4 +1,5 @@
-//! `mirror`: pull from a source until its newest head is complete here.
+//! `mirror`: pull from a source until its newest head is complete here, and on
+//! with every newer one if told to.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::data::{DataDir, options};
 use super::error::CliError;
@@ -32,8 +35,12 @@ pub(super) struct MirrorArguments {
     #[arg(long, value_name = "VKEY")]
     origin: String,
     /// Catch up once and end
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "follow")]
     once: bool,
+    /// Catch up and go on with every new head, until SIGTERM or SIGINT. A source
+    /// that cannot be reached, or fails, is tried again
+    #[arg(long, conflicts_with_all = ["once", "deadline"])]
+    follow: bool,
     /// Give up after so many seconds; what was verified until then stays
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     deadline: Option<u32>,
@@ -61,6 +68,12 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     let store = data.open(options())?;
     let mut config = CatchUp::new(address, arguments.peer, origin);
     config.sync_deadline = arguments.deadline.map(|s| Duration::from_secs(s.into()));
+    if arguments.follow {
+        let outcome = follow(&store, &key, &config, arguments.json);
+        let closed = store.close();
+        outcome.map_err(|error| explain(error, &key))?;
+        return closed.map_err(CliError::from);
+    }
     let outcome = pull(&store, &key, &config);
     let view = store.view().clone();
     let closed = store.close();
@@ -155,6 +168,43 @@ fn pull(store: &Store, key: &NodeKey, config: &CatchUp) -> Result<Report, CatchU
     });
     bar.finish_and_clear();
     outcome
+}
+
+/// Goes on until it is told to stop, and prints a report for every head.
+fn follow(store: &Store, key: &NodeKey, config: &CatchUp, json: bool) -> Result<(), CatchUpError> {
+    let runtime = Runtime::new().map_err(|_| CatchUpError::Task)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|_| CatchUpError::Task)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|_| CatchUpError::Task)?;
+        let endpoint = node::client(local_address(config.address))?;
+        // Who reads the reports may go away.
+        let (unread, mut is_unread) = watch::channel(false);
+        let begun = Instant::now();
+        let done = |report: Report| {
+            let printed = match (&report.outcome, &report.head) {
+                (Outcome::CaughtUp | Outcome::Current, Some(head)) => {
+                    print(&report, head, seconds(begun.elapsed()), json)
+                }
+                (Outcome::Behind, _) => {
+                    tracing::warn!("the source shows an older head than this mirror holds");
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            if printed.is_err() {
+                unread.send_replace(true);
+            }
+        };
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+                _ = is_unread.wait_for(|unread| *unread) => (),
+            }
+        };
+        let store = Arc::new(store.clone());
+        node::follow(&endpoint, key, store, config, done, shutdown).await
+    })
 }
 
 /// A source that does not know us refuses the handshake; say who we are.

@@ -1,25 +1,26 @@
 //! `serve`: answer the engine over gRPC and mirrors over QUIC until told to
 //! stop.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod allow;
 
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use self::allow::Allowed;
 use super::data::{DataDir, options};
 use super::error::CliError;
 use super::grpc::GrpcArguments;
 use super::output::Out;
-use crate::node::tls::ALLOWED_NODES_MAX;
-use crate::node::{self, NodeId, NodeKey, ServeLimits};
+use crate::node::{self, Hooks, News, NodeId, NodeKey, ServeLimits};
 use crate::rpc;
-use crate::store::{Store, StoreError, StoreRole, Witness};
+use crate::store::{Change, Followers, Listener, Store, StoreError, StoreRole, Witness};
 
 /// A head is published this long after the one before it, if anything changed.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -29,8 +30,6 @@ const HEARTBEAT_EVERY: Duration = Duration::from_mins(1);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Reads under way get this long to end at shutdown.
 const READS_END: Duration = Duration::from_secs(5);
-/// Bytes of an allow file.
-const ALLOW_FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
@@ -41,7 +40,8 @@ pub(super) struct ServeArguments {
     /// Node key that may connect, may be repeated
     #[arg(long, value_name = "NODEKEY", value_parser = parse_node, requires = "listen")]
     allow: Vec<NodeId>,
-    /// File of node keys that may connect, one a line; # begins a comment
+    /// File of node keys that may connect, one a line; # begins a comment. It is
+    /// read again when it changes: who is taken off is disconnected
     #[arg(long, value_name = "FILE", requires = "listen")]
     allow_file: Option<PathBuf>,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub(super) struct ServeArguments {
 struct Quic {
     address: SocketAddr,
     key: NodeKey,
-    allowed: BTreeSet<NodeId>,
+    allowed: Allowed,
 }
 
 /// A node key from the command line.
@@ -66,20 +66,11 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
         return Err(CliError::usage("nothing is to be served")
             .hint("Give --listen ADDR to serve mirrors, or leave --no-grpc out."));
     }
-    let mut allowed: BTreeSet<NodeId> = arguments.allow.into_iter().collect();
-    if let Some(path) = &arguments.allow_file {
-        allowed.extend(read_allow_file(path)?);
-    }
-    if allowed.len() > ALLOWED_NODES_MAX {
-        return Err(CliError::usage(format_args!(
-            "{} node keys are allowed, at most {ALLOWED_NODES_MAX} may be",
-            allowed.len()
-        )));
-    }
+    let allowed = Allowed::read(arguments.allow, arguments.allow_file)?;
     let quic = match arguments.listen {
         None => None,
         Some(address) => {
-            if allowed.is_empty() {
+            if allowed.list().is_empty() {
                 tracing::warn!("no node key is allowed: nobody may mirror (--allow, --allow-file)");
             }
             let key = data.node_key(false)?;
@@ -95,12 +86,19 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
     let mut options = options();
     options.head_every = Some(HEAD_EVERY);
     options.heartbeat_every = Some(HEARTBEAT_EVERY);
-    options.listener = grpc.as_ref().map(rpc::Server::listener);
+    let (publish, published) = watch::channel(0);
+    options.listener = Some(tell_both(grpc.as_ref().map(rpc::Server::listener), publish));
+    let followers = Followers::default();
+    options.followers = Some(followers.clone());
+    let news = News {
+        published,
+        followers,
+    };
     let store = data.open(options)?;
     let outcome = Runtime::new()
         .map_err(|error| CliError::could_not(error).context("could not start the runtime"))
         .and_then(|runtime| {
-            let outcome = runtime.block_on(serve(quic, grpc, &store));
+            let outcome = runtime.block_on(serve(quic, grpc, &store, news));
             runtime.shutdown_timeout(READS_END);
             outcome
         });
@@ -118,6 +116,7 @@ async fn serve(
     quic: Option<Quic>,
     grpc: Option<rpc::Server>,
     store: &Store,
+    news: News,
 ) -> Result<(), CliError> {
     let signals = |error| CliError::could_not(error).context("could not wait for signals");
     // Before anybody is told that this is running.
@@ -125,7 +124,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let endpoint = match &quic {
         None => None,
-        Some(quic) => Some(node::listen(quic.address, &quic.key, quic.allowed.clone())?),
+        Some(quic) => Some(node::listen(quic.address, &quic.key, quic.allowed.list())?),
     };
     tell(endpoint.as_ref(), grpc.as_ref())?;
     let stop = async {
@@ -147,10 +146,18 @@ async fn serve(
         async move { _ = stopping.wait_for(|stop| *stop).await }
     };
     let quic = async {
-        if let Some(endpoint) = endpoint {
+        if let (Some(endpoint), Some(quic)) = (endpoint, quic) {
             let ledger = Arc::new(store.view().clone());
-            let shown = shown_to(store);
-            node::serve(endpoint, ledger, ServeLimits::default(), shown, stopped()).await;
+            let hooks = Hooks {
+                shown: shown_to(store),
+                news: Some(news),
+            };
+            let doors = (endpoint, quic.allowed.list().clone());
+            let serving = node::serve(doors, ledger, ServeLimits::default(), hooks, stopped());
+            tokio::select! {
+                () = serving => (),
+                () = quic.allowed.follow() => (),
+            }
         }
     };
     let grpc = async {
@@ -168,6 +175,18 @@ async fn serve(
         }
     };
     outcome.map_err(CliError::could_not)
+}
+
+/// Tells the gRPC server of changes, and followers of heads.
+fn tell_both(grpc: Option<Listener>, publish: watch::Sender<u64>) -> Listener {
+    Listener(Arc::new(move |change: Change<'_>| {
+        if matches!(change, Change::Head) {
+            publish.send_modify(|heads| *heads = heads.wrapping_add(1));
+        }
+        if let Some(grpc) = &grpc {
+            (grpc.0)(change);
+        }
+    }))
 }
 
 /// Whatever note a mirror shows is held against an own store: one that is ahead
@@ -200,33 +219,4 @@ fn tell(quic: Option<&quinn::Endpoint>, grpc: Option<&rpc::Server>) -> Result<()
         out.line(format_args!("grpc listening on {}", server.local_addr()))?;
     }
     out.flush()
-}
-
-fn read_allow_file(path: &Path) -> Result<Vec<NodeId>, CliError> {
-    let failed = |error: std::io::Error| CliError::could_not(error).context(path.display());
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
-    std::io::Read::read_to_string(
-        &mut std::io::Read::take(file, ALLOW_FILE_BYTES_MAX + 1),
-        &mut text,
-    )
-    .map_err(failed)?;
-    if text.len() as u64 > ALLOW_FILE_BYTES_MAX {
-        return Err(
-            CliError::usage(format_args!("longer than {ALLOW_FILE_BYTES_MAX} bytes"))
-                .context(path.display()),
-        );
-    }
-    let mut nodes = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() {
-            continue;
-        }
-        let node = parse_node(line).map_err(|error| {
-            CliError::usage(format_args!("line {}: {error}", at + 1)).context(path.display())
-        })?;
-        nodes.push(node);
-    }
-    Ok(nodes)
 }

@@ -203,6 +203,7 @@ fn write_frames() {
             sequence: 2,
             size: 4,
         },
+        Request::Follow { newest: Vec::new() },
     ];
     let disk = segment::written();
     let view = Store::open_read_only(std::sync::Arc::new(disk)).unwrap();

@@ -71,7 +71,7 @@ pub fn wire_message(data: &[u8]) {
         frames += 1;
         assert!(frames < 1000, "an answer without end");
     }
-    assert!(frames > 0);
+    assert!(frames > 0 || answer.follows());
     bytes.push(0);
     assert!(Request::decode(&bytes).is_err());
 }

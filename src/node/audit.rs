@@ -113,7 +113,8 @@ fn run_whole(
     progress: impl FnMut(Progress),
 ) -> Result<RemoteAudit, CatchUpError> {
     let store = Arc::new(Forgetful::new(origin.clone()));
-    let engine = Mirror::new(&*store, origin, limits);
+    let mut engine = Mirror::new(&*store, origin, limits);
+    engine.start();
     let report = mirror::run_engine(engine, &*store, ends, progress)?;
     let (contexts, payload_bytes) = store.counts();
     Ok(RemoteAudit {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ConnectionError, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint};
 use tokio::time::{Instant, timeout};
 
 pub use super::drive::FRAMES_WAITING_MAX;
@@ -118,6 +118,20 @@ impl CatchUpError {
         }
     }
 
+    /// True if it may be otherwise when it is tried again: it is the peer's, or
+    /// the network's.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::Connection(_)
+            | Self::Reset { .. }
+            | Self::TimedOut { .. }
+            | Self::Sync(SyncError::Peer(_)) => true,
+            Self::Endpoint(_) | Self::Sync(_) | Self::Task => false,
+        }
+    }
+
     pub(super) const fn code(&self) -> CloseCode {
         match self {
             Self::Sync(SyncError::Peer(_)) => CloseCode::Misbehaved,
@@ -141,30 +155,51 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     let begun = Instant::now();
     let whole = config.sync_deadline.unwrap_or(Duration::MAX);
     let connection = connect(endpoint, key, place, config.connect_deadline.min(whole)).await?;
-    let (origin, limits) = (config.origin.clone(), config.limits);
-    let engine = move |ends: Ends| {
-        let mirror = Mirror::new(store.view(), origin, limits);
-        run_engine(mirror, &*store, ends, progress)
-    };
-    let run = drive(&connection, config.frame_deadline, REQUESTS_MAX, engine);
+    let run = sync_over(&connection, store, config, None, progress);
     let left = |deadline: Duration| deadline.saturating_sub(begun.elapsed());
     let result = within(config.sync_deadline.map(left), run).await;
-    match &result {
+    log(config.peer, &result);
+    let code = result
+        .as_ref()
+        .map_or_else(CatchUpError::code, |_| CloseCode::Done);
+    leave(&connection, code).await;
+    result
+}
+
+/// One sync over a connection, from the head that the source shows, or from what
+/// it has told.
+pub(super) async fn sync_over<S: StoreMirror + 'static>(
+    connection: &Connection,
+    store: Arc<S>,
+    config: &CatchUp,
+    told: Option<Vec<Vec<u8>>>,
+    progress: impl FnMut(Progress) + Send + 'static,
+) -> Result<Report, CatchUpError> {
+    let (origin, limits) = (config.origin.clone(), config.limits);
+    let engine = move |ends: Ends| {
+        let mut mirror = Mirror::new(store.view(), origin, limits);
+        match &told {
+            Some(notes) => mirror.start_from(notes),
+            None => mirror.start(),
+        }
+        run_engine(mirror, &*store, ends, progress)
+    };
+    drive(connection, config.frame_deadline, REQUESTS_MAX, engine).await
+}
+
+/// Says how a sync ended.
+pub(super) fn log(peer: NodeId, result: &Result<Report, CatchUpError>) {
+    match result {
         Ok(report) => tracing::info!(
-            peer = %config.peer,
+            %peer,
             outcome = ?report.outcome,
             entries = report.entries,
             contexts_changed = report.contexts_changed,
             received_bytes = report.received_bytes,
             "sync done"
         ),
-        Err(error) => alarm(config.peer, error),
+        Err(error) => alarm(peer, error),
     }
-    let code = result
-        .as_ref()
-        .map_or_else(CatchUpError::code, |_| CloseCode::Done);
-    leave(&connection, code).await;
-    result
 }
 
 /// The same, unless it takes longer than the deadline.
@@ -196,14 +231,14 @@ fn alarm(peer: NodeId, error: &CatchUpError) {
     }
 }
 
-/// The engine's thread: events in, outputs carried out, until it is over.
+/// The thread of an engine that was started: events in, outputs carried out,
+/// until it is over.
 pub(super) fn run_engine<S: StoreMirror>(
     mut mirror: Mirror<'_, S::View>,
     store: &S,
     mut ends: Ends,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, CatchUpError> {
-    mirror.start();
     let mut storing = 0usize;
     loop {
         while let Some(output) = mirror.poll_output() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
+use super::allow::Allowlist;
 use super::tls::{self, NodeId, NodeKey};
 
 /// Bytes asked of the kernel for each direction of the socket.
@@ -55,6 +56,8 @@ pub enum CloseCode {
     TimedOut = 4,
     /// This node failed; the peer is not to blame.
     Internal = 5,
+    /// The peer's key was taken off the allowlist.
+    NotAllowed = 6,
 }
 
 impl CloseCode {
@@ -73,6 +76,7 @@ impl CloseCode {
             Self::Busy => b"busy",
             Self::Misbehaved => b"misbehaved",
             Self::TimedOut => b"timed out",
+            Self::NotAllowed => b"not allowed",
             Self::Internal => b"internal",
         }
     }
@@ -103,9 +107,9 @@ pub enum EndpointError {
 pub fn listen(
     address: SocketAddr,
     key: &NodeKey,
-    allowed: impl IntoIterator<Item = NodeId>,
+    allowed: &Allowlist,
 ) -> Result<Endpoint, EndpointError> {
-    let crypto = Arc::new(tls::server_config(key, allowed)?);
+    let crypto = Arc::new(tls::server_config(key, allowed.clone())?);
     let mut config = quinn::ServerConfig::with_crypto(crypto);
     config
         .transport_config(Arc::new(transport(STREAMS_PER_CONNECTION_MAX)))

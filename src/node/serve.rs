@@ -19,21 +19,24 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::allow::Allowlist;
 use super::frames::{FrameError, is_finished, read_frame};
 use super::quic::CloseCode;
 use super::tls::{NodeId, peer_id};
 use crate::ledger::ReadLedger;
-use crate::sync;
+use crate::store::Followers;
+use crate::sync::message::{Refusal, Reply};
+use crate::sync::{self, Answer};
 
 /// How long a shutdown waits for closed connections to be told.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -88,6 +91,8 @@ enum AnswerError {
     Malformed(#[from] crate::encoding::DecodeError),
     #[error("no request, or more than one, on a stream")]
     NotOne,
+    #[error("a connection follows twice")]
+    FollowsTwice,
     #[error("a frame was not taken in time")]
     FrameTimedOut,
     #[error("write: {0}")]
@@ -101,7 +106,9 @@ impl AnswerError {
         match self {
             Self::RequestTimedOut | Self::FrameTimedOut => CloseCode::TimedOut,
             Self::Request(FrameError::Read(_)) | Self::Write(_) => CloseCode::Done,
-            Self::Request(_) | Self::Malformed(_) | Self::NotOne => CloseCode::Misbehaved,
+            Self::Request(_) | Self::Malformed(_) | Self::NotOne | Self::FollowsTwice => {
+                CloseCode::Misbehaved
+            }
             Self::Ledger(_) => CloseCode::Internal,
         }
     }
@@ -111,9 +118,28 @@ impl AnswerError {
 /// and the call must be quick: whoever is told judges it later.
 pub type Shown = Arc<dyn Fn(&NodeId, &[u8]) + Send + Sync>;
 
+/// What followers are told from: the store that publishes the heads.
+#[derive(Clone)]
+pub struct News {
+    /// Changes when there is a newer head.
+    pub published: watch::Receiver<u64>,
+    /// Who follows is counted here.
+    pub followers: Followers,
+}
+
+/// What a server hears and tells beside its answers.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Told what askers show of their newest notes, on a blocking thread.
+    pub shown: Option<Shown>,
+    /// Without it nobody can follow.
+    pub news: Option<News>,
+}
+
 struct Shared<L> {
     ledger: Arc<L>,
-    shown: Option<Shown>,
+    allowed: Allowlist,
+    hooks: Hooks,
     limits: ServeLimits,
     answers: Arc<Semaphore>,
     peers: Peers,
@@ -134,20 +160,23 @@ struct Traffic {
     answers: Arc<Semaphore>,
     /// Bytes of frames the connection has taken.
     taken_bytes: AtomicU64,
+    /// It follows, which it may once.
+    follows: AtomicBool,
 }
 
 /// Answers mirrors until `shutdown` completes, then closes every connection.
-/// `shown` is told what askers show of their newest notes, on a blocking thread.
+/// Who is taken off `allowed` is cut off at once; it is the list of `endpoint`.
 pub async fn serve<L: ReadLedger + 'static>(
-    endpoint: Endpoint,
+    (endpoint, allowed): (Endpoint, Allowlist),
     ledger: Arc<L>,
     limits: ServeLimits,
-    shown: Option<Shown>,
+    hooks: Hooks,
     shutdown: impl Future<Output = ()>,
 ) {
     let shared = Arc::new(Shared {
         ledger,
-        shown,
+        allowed,
+        hooks,
         limits,
         answers: Arc::new(Semaphore::new(limits.answers_max)),
         peers: Mutex::new(HashMap::new()),
@@ -250,7 +279,13 @@ async fn connection<L: ReadLedger + 'static>(shared: Arc<Shared<L>>, incoming: I
     };
     let seat = Seat::take(&shared.peers, peer, &connection, &shared.limits);
     tracing::debug!(%peer, %address, "mirror connected");
-    answer_streams(&shared, &connection, &seat).await;
+    tokio::select! {
+        () = answer_streams(&shared, &connection, &seat) => (),
+        () = shared.allowed.taken_off(&peer) => {
+            tracing::info!(%peer, "taken off the allowlist: its connection is closed");
+            CloseCode::NotAllowed.close(&connection);
+        }
+    }
 }
 
 async fn answer_streams<L: ReadLedger + 'static>(
@@ -262,6 +297,7 @@ async fn answer_streams<L: ReadLedger + 'static>(
     let traffic = Arc::new(Traffic {
         answers: Arc::clone(&seat.answers),
         taken_bytes: AtomicU64::new(0),
+        follows: AtomicBool::new(false),
     });
     // No more than the streams the transport allows.
     let mut streams = JoinSet::new();
@@ -339,6 +375,9 @@ async fn answer<L: ReadLedger + 'static>(
         .await
         .map_err(|_| AnswerError::RequestTimedOut)??;
     let mut answer = sync::answer(&request)?;
+    if answer.follows() {
+        return follow(shared, peer, traffic, send, answer).await;
+    }
     // Waiting here is waiting for other answers, each bounded by deadlines:
     // first for those of the same key, so that nobody queues up for more than a
     // share of the places.
@@ -347,7 +386,7 @@ async fn answer<L: ReadLedger + 'static>(
     // Wherever the work is, the places are: who hangs up does not free them
     // while it goes on.
     let mut places = (own, place);
-    let mut shown = shared.shown.clone();
+    let mut shown = shared.hooks.shown.clone();
     loop {
         let ledger = Arc::clone(&shared.ledger);
         let tell = shown.take();
@@ -368,6 +407,61 @@ async fn answer<L: ReadLedger + 'static>(
         hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
     }
     // Fails only if the asker has lost interest, which harms nobody.
+    let _ = send.finish();
+    Ok(())
+}
+
+/// Tells heads until the connection ends or this node does. Holds a place only
+/// while it reads the ledger; of heads that follow each other fast the newest.
+async fn follow<L: ReadLedger + 'static>(
+    shared: &Shared<L>,
+    peer: NodeId,
+    traffic: &Traffic,
+    send: &mut SendStream,
+    mut answer: Answer,
+) -> Result<(), AnswerError> {
+    let Some(News {
+        mut published,
+        followers,
+    }) = shared.hooks.news.clone()
+    else {
+        let refused = Reply::Refused(Refusal::NotServed).encode()?;
+        hand_over(traffic, send, refused.into(), shared.limits.frame_deadline).await?;
+        let _ = send.finish();
+        return Ok(());
+    };
+    if traffic.follows.swap(true, Ordering::Relaxed) {
+        return Err(AnswerError::FollowsTwice);
+    }
+    let _following = followers.join();
+    let mut shown = shared.hooks.shown.clone();
+    loop {
+        published.mark_unchanged();
+        let own = Arc::clone(&traffic.answers).acquire_owned().await;
+        let place = Arc::clone(&shared.answers).acquire_owned().await;
+        let places = (own, place);
+        let (ledger, tell) = (Arc::clone(&shared.ledger), shown.take());
+        let next = tokio::task::spawn_blocking(move || {
+            let _places = places;
+            if let (Some(tell), Some(note)) = (tell, answer.shown_note()) {
+                tell(&peer, note);
+            }
+            let frame = answer.next_frame(&*ledger).map_err(|e| e.to_string());
+            (answer, frame)
+        });
+        let (state, frame) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
+        answer = state;
+        if let Some(frame) = frame.map_err(AnswerError::Ledger)? {
+            hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
+        }
+        tokio::select! {
+            changed = published.changed() => if changed.is_err() {
+                break;
+            },
+            // The asker is not interested any more.
+            _ = send.stopped() => return Ok(()),
+        }
+    }
     let _ = send.finish();
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::serve::{ServeLimits, Shown, serve};
 use super::tls::{self, NodeId, NodeKey, SERVER_NAME};
 use crate::entry::{ContextId, Draft};
 use crate::ledger::{ReadLedger, StoreMirror};
+use crate::node::{Allowlist, Hooks};
 use crate::store::disk::MemoryDisk;
 use crate::store::{Clock, Store, StoreOptions, StoreRole, create};
 use crate::sync::message::{Reply, Request};
@@ -22,6 +23,7 @@ use crate::sync::testing::{FakeLedger, FakeMirror, signer};
 use crate::sync::{Outcome, PeerFault, Report, SyncError};
 
 mod audit;
+mod follow;
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SHORT: Duration = Duration::from_millis(200);
@@ -33,6 +35,7 @@ fn key(n: u8) -> NodeKey {
 /// A server that runs until it is dropped or told to stop.
 struct Server {
     address: SocketAddr,
+    allowed: Allowlist,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -56,13 +59,26 @@ impl Server {
         limits: ServeLimits,
         shown: Option<Shown>,
     ) -> Self {
-        let endpoint = quic::listen(LOCALHOST, &key(1), allowed.iter().copied()).unwrap();
+        let news = None;
+        Self::telling(ledger, allowed, limits, Hooks { shown, news })
+    }
+
+    fn telling<L: ReadLedger + 'static>(
+        ledger: L,
+        allowed: &[NodeId],
+        limits: ServeLimits,
+        hooks: Hooks,
+    ) -> Self {
+        let allowed = Allowlist::new(allowed.iter().copied()).unwrap();
+        let endpoint = quic::listen(LOCALHOST, &key(1), &allowed).unwrap();
         let address = endpoint.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { _ = stopped.await };
-        let task = tokio::spawn(serve(endpoint, Arc::new(ledger), limits, shown, shutdown));
+        let doors = (endpoint, allowed.clone());
+        let task = tokio::spawn(serve(doors, Arc::new(ledger), limits, hooks, shutdown));
         Self {
             address,
+            allowed,
             stop: Some(stop),
             task,
         }
@@ -72,6 +88,10 @@ impl Server {
         drop(self.stop.take());
         self.task.await.unwrap();
     }
+}
+
+fn only(key: &NodeKey) -> Allowlist {
+    Allowlist::new([key.id()]).unwrap()
 }
 
 fn config(address: SocketAddr) -> CatchUp {
@@ -172,7 +192,7 @@ where
     F: FnOnce(quinn::SendStream) -> R + Send + 'static,
     R: Future<Output = ()> + Send,
 {
-    let endpoint = quic::listen(LOCALHOST, &key(1), [key(2).id()]).unwrap();
+    let endpoint = quic::listen(LOCALHOST, &key(1), &only(&key(2))).unwrap();
     let address = endpoint.local_addr().unwrap();
     tokio::spawn(async move {
         let connection = endpoint.accept().await.unwrap().await.unwrap();
@@ -225,7 +245,7 @@ async fn a_link_that_is_slow_but_brings_something_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_that_ends_at_once_has_told_the_source() {
-    let endpoint = quic::listen(LOCALHOST, &key(1), [key(2).id()]).unwrap();
+    let endpoint = quic::listen(LOCALHOST, &key(1), &only(&key(2))).unwrap();
     let address = endpoint.local_addr().unwrap();
     let source = tokio::spawn(async move {
         let connection = endpoint.accept().await.unwrap().await.unwrap();
@@ -245,6 +265,50 @@ async fn a_mirror_that_ends_at_once_has_told_the_source() {
     });
     assert_eq!(source.await.unwrap(), CloseCode::Done as u64);
     assert_eq!(process.join().unwrap().outcome, Outcome::Nothing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_taken_off_the_list_is_cut_off_and_the_others_are_not() {
+    let (server, store) = (
+        Server::new(
+            ledger(),
+            &[key(2).id(), key(3).id()],
+            ServeLimits::default(),
+        ),
+        Arc::new(FakeMirror::default()),
+    );
+    let endpoint = quic::client(LOCALHOST).unwrap();
+    let call = |me: &NodeKey| {
+        let client = quic::client_config(me, key(1).id()).unwrap();
+        endpoint
+            .connect_with(client, server.address, SERVER_NAME)
+            .unwrap()
+    };
+    let (gone, stays) = (call(&key(2)).await.unwrap(), call(&key(3)).await.unwrap());
+    server.allowed.replace([key(3).id(), key(4).id()]).unwrap();
+    assert_eq!(closed_with(&gone).await, CloseCode::NotAllowed as u64);
+    assert!(stays.close_reason().is_none());
+    pull(&key(2), &store, &config(server.address))
+        .await
+        .unwrap_err();
+    // Who is new comes in, and who comes back.
+    for me in [4, 2] {
+        server.allowed.replace([key(me).id(), key(3).id()]).unwrap();
+        let store = Arc::new(FakeMirror::default());
+        let report = pull(&key(me), &store, &config(server.address)).await;
+        assert_eq!(report.unwrap().outcome, Outcome::CaughtUp);
+    }
+    // Too many change nothing.
+    let many = (0..=u16::MAX).map(|n| NodeId::from_bytes(seed(n)));
+    server.allowed.replace(many).unwrap_err();
+    assert!(server.allowed.allows(&key(2).id()) && stays.close_reason().is_none());
+    server.stop().await;
+}
+
+fn seed(n: u16) -> [u8; 32] {
+    let mut seed = [0; 32];
+    seed[..2].copy_from_slice(&n.to_le_bytes());
+    seed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,6 @@
 //! A client's handshake succeeds before the server has judged the client's
 //! key. Only an answer to a request shows that one is let in.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,14 +34,13 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::allow::Allowlist;
 use crate::hash::Hash;
 
 /// The protocol spoken after the handshake; another version, another name.
 pub const ALPN: &[u8] = b"converge-ledger/1";
 /// Clients send no name, but the library wants one.
 pub(super) const SERVER_NAME: &str = "node.invalid";
-/// Node keys a server may be given.
-pub const ALLOWED_NODES_MAX: usize = 4096;
 
 /// PKCS#8 version 1 of an Ed25519 seed is these bytes and the seed.
 const PKCS8_PREFIX: [u8; 16] = [
@@ -148,16 +146,16 @@ pub fn peer_id(connection: &quinn::Connection) -> Option<NodeId> {
     }
 }
 
-/// Lets in a set of keys.
+/// Lets in the keys of a list.
 #[derive(Debug)]
 struct Verifier {
-    allowed: BTreeSet<NodeId>,
+    allowed: Allowlist,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
     fn check(&self, key: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), Error> {
-        let known = NodeId::from_spki(key.as_ref()).is_some_and(|id| self.allowed.contains(&id));
+        let known = NodeId::from_spki(key.as_ref()).is_some_and(|id| self.allowed.allows(&id));
         if known && rest.is_empty() {
             Ok(())
         } else {
@@ -258,21 +256,13 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-fn verifier(
-    allowed: impl IntoIterator<Item = NodeId>,
-) -> Result<(Arc<CryptoProvider>, Arc<Verifier>), Error> {
+fn verifier(allowed: Allowlist) -> (Arc<CryptoProvider>, Arc<Verifier>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let allowed: BTreeSet<NodeId> = allowed.into_iter().collect();
-    if allowed.len() > ALLOWED_NODES_MAX {
-        return Err(Error::General(
-            "too many node keys on the allowlist".to_owned(),
-        ));
-    }
     let verifier = Arc::new(Verifier {
         allowed,
         algorithms: provider.signature_verification_algorithms,
     });
-    Ok((provider, verifier))
+    (provider, verifier)
 }
 
 fn no_initial_suite(error: impl fmt::Display) -> Error {
@@ -280,11 +270,8 @@ fn no_initial_suite(error: impl fmt::Display) -> Error {
 }
 
 /// TLS of a node that serves the nodes in `allowed`.
-pub fn server_config(
-    key: &NodeKey,
-    allowed: impl IntoIterator<Item = NodeId>,
-) -> Result<QuicServerConfig, Error> {
-    let (provider, verifier) = verifier(allowed)?;
+pub fn server_config(key: &NodeKey, allowed: Allowlist) -> Result<QuicServerConfig, Error> {
+    let (provider, verifier) = verifier(allowed);
     let own = Arc::new(AlwaysResolvesServerRawPublicKeys::new(
         key.certified(&provider)?,
     ));
@@ -309,7 +296,8 @@ pub(super) fn client_config_with_alpn(
     peer: NodeId,
     alpn: &[u8],
 ) -> Result<QuicClientConfig, Error> {
-    let (provider, verifier) = verifier([peer])?;
+    let peer = Allowlist::new([peer]).map_err(|error| Error::General(error.to_string()))?;
+    let (provider, verifier) = verifier(peer);
     let own = Arc::new(AlwaysResolvesClientRawPublicKeys::new(
         key.certified(&provider)?,
     ));

@@ -91,6 +91,7 @@ impl Hub {
                 }
             }
             Change::Any => self.wake_all(),
+            Change::Head => (),
             Change::Failed => self.enter(Phase::Failed),
         }
     }

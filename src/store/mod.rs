@@ -45,6 +45,7 @@ mod layout;
 mod load;
 mod log;
 mod opening;
+mod pace;
 mod page;
 mod pages;
 mod past;
@@ -70,6 +71,7 @@ mod tests;
 use std::fmt::{self, Debug};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use audit::{AuditOptions, AuditReport, AuditedIndex, FirstBad, audit, audit_with};
@@ -121,6 +123,9 @@ pub struct StoreOptions {
     /// A head is published after this long even if nothing changed, so that
     /// mirrors can tell idle from dead. `None`: never.
     pub heartbeat_every: Option<Duration>,
+    /// While anybody follows, a head is published as soon as anything changed:
+    /// 1,000 at once, then 10 a second. `None`: nobody ever does.
+    pub followers: Option<Followers>,
     /// The tail is folded into the index this long after the last fold, if
     /// anything changed; earlier if it has grown large, and at close.
     pub checkpoint_every: Duration,
@@ -142,6 +147,8 @@ pub enum Change<'a> {
     Grown(&'a [ContextId]),
     /// Any context may have new entries: a mirror has completed a head.
     Any,
+    /// There is a newer head to be told to others.
+    Head,
     /// The store has failed and acknowledges nothing any more.
     Failed,
 }
@@ -155,6 +162,35 @@ pub struct Listener(pub Arc<dyn Fn(Change<'_>) + Send + Sync>);
 impl Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Listener")
+    }
+}
+
+/// How many follow the heads of a store. Copies share the number.
+#[derive(Clone, Debug, Default)]
+pub struct Followers(Arc<AtomicUsize>);
+
+impl Followers {
+    /// One more, until what is returned is dropped.
+    #[must_use]
+    pub fn join(&self) -> Following {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Following(self.clone())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One follower, for as long as it lives.
+#[derive(Debug)]
+pub struct Following(Followers);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -191,6 +227,7 @@ impl StoreOptions {
             reserve_bytes: 4 << 20,
             head_every: None,
             heartbeat_every: None,
+            followers: None,
             checkpoint_every: Duration::from_secs(2),
             tail_bytes_max: TAIL_BYTES_MAX,
             progress: None,

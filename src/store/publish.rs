@@ -5,13 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::StoreError;
 use super::body;
 use super::head_note::HeadNote;
 use super::index::{ApplyError, Effect};
 use super::plan::Planned;
 use super::record::{Group, RecordType};
 use super::writer::Writer;
+use super::{Change, StoreError};
 use crate::directory::Update;
 use crate::entry::ContextId;
 use crate::hash::Hash;
@@ -97,8 +97,12 @@ impl Writer {
             group.add(RecordType::Head, |out| body::put_head(covered, &note, out));
         let effects = vec![(offset, body_len, Effect::head(head, update))];
         self.commit(Planned::new(group, effects))?;
+        if let Some(listener) = &self.options.listener {
+            (listener.0)(Change::Head);
+        }
         let now = Instant::now();
         self.head_at = now;
+        self.pace.take(now);
         let (position, chain) = (self.log.end(), self.log.chain());
         self.note_due = Some(HeadNote {
             position,

@@ -25,6 +25,7 @@ use super::index::Index;
 use super::indexer::{Indexer, hold};
 use super::ingest::IngestPlan;
 use super::log::{LogWriter, WriteError};
+use super::pace::Pace;
 use super::plan::{Answer, Hashed, Plan, Planned};
 use super::publish::HEAD_NOTE_EVERY;
 use super::queue::{Queue, Taken};
@@ -45,6 +46,8 @@ const MARK_AFTER: Duration = Duration::from_millis(100);
 
 /// Pause after a head that folding needed could not be published.
 const FOLD_RETRY: Duration = Duration::from_secs(1);
+/// After a head could not be published for those who follow.
+const HEAD_RETRY: Duration = Duration::from_secs(1);
 
 /// Where requests come from, and what ends that.
 pub(super) type Stops = (Arc<Queue<Command>>, Arc<OnceLock<String>>, Arc<Freezing>);
@@ -74,6 +77,10 @@ pub(super) struct Writer {
     /// durable.
     pub(super) epoch_at_stake: bool,
     pub(super) head_at: Instant,
+    /// How often heads may follow each other for those who follow.
+    pub(super) pace: Pace,
+    /// After a head could not be published.
+    head_not_before: Instant,
     pub(super) note_at: Option<Instant>,
     /// A newer note than the one in the file.
     pub(super) note_due: Option<HeadNote>,
@@ -128,6 +135,8 @@ impl Writer {
             in_doubt: mended.was_unclean(),
             epoch_at_stake: skip > 0 && own,
             head_at: Instant::now(),
+            pace: Pace::new(Instant::now()),
+            head_not_before: Instant::now(),
             note_at: None,
             note_there: mended.head_note.is_some(),
             // Not before a head has been published for the loss: a crash until
@@ -193,10 +202,12 @@ impl Writer {
 
     fn head_due(&self) -> Option<Instant> {
         self.signer.as_ref()?;
-        let every = self
-            .options
-            .head_every
-            .filter(|_| self.view.index().has_changes());
+        let changed = self.view.index().has_changes();
+        let followers = self.options.followers.as_ref();
+        if changed && followers.is_some_and(|followers| followers.count() > 0) {
+            return Some(self.pace.next().max(self.head_not_before));
+        }
+        let every = self.options.head_every.filter(|_| changed);
         let wait = [every, self.options.heartbeat_every]
             .into_iter()
             .flatten()
@@ -212,6 +223,7 @@ impl Writer {
             // Full disks clear by themselves; anything else has failed the store.
             tracing::warn!(%error, "no head published");
             self.head_at = now;
+            self.head_not_before = later(now, HEAD_RETRY);
         }
         if self.note_at.is_none_or(|at| at + HEAD_NOTE_EVERY <= now) {
             self.replace_note(now);

@@ -217,7 +217,7 @@ pub enum LocalFault {
 }
 
 impl LocalFault {
-    pub(super) fn read(error: impl std::error::Error + Send + Sync + 'static) -> SyncError {
+    pub(crate) fn read(error: impl std::error::Error + Send + Sync + 'static) -> SyncError {
         SyncError::Local(Self::Read(Box::new(error)))
     }
 }

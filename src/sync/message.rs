@@ -36,7 +36,7 @@ pub const NODES_REPLY_BYTES_MAX: usize = 2 << 20;
 /// A context id with its length, two numbers, and a list's count.
 const CONTEXT_BODY_BYTES_MAX: usize = CONTEXT_ID_BYTES_MAX + 32;
 
-/// What a frame is. The first six are requests.
+/// What a frame is. The first seven are requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -52,6 +52,8 @@ pub enum Kind {
     ConsistencyRequest = 0x05,
     /// Asks for one entry and the proof that it is in its context.
     InclusionRequest = 0x06,
+    /// Asks for every head from now on.
+    FollowRequest = 0x07,
     /// Notes, the newest head last.
     Head = 0x81,
     /// Directory nodes with their openings.
@@ -72,13 +74,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::HeadRequest,
         Self::NodesRequest,
         Self::EntriesRequest,
         Self::PayloadsRequest,
         Self::ConsistencyRequest,
         Self::InclusionRequest,
+        Self::FollowRequest,
         Self::Head,
         Self::Nodes,
         Self::EntriesBegin,
@@ -109,7 +112,7 @@ impl Kind {
     #[must_use]
     pub const fn body_bytes_max(self) -> usize {
         match self {
-            Self::HeadRequest => NOTE_BYTES_MAX + 8,
+            Self::HeadRequest | Self::FollowRequest => NOTE_BYTES_MAX + 8,
             Self::NodesRequest => NODES_PER_REQUEST_MAX * Hash::LEN + 8,
             Self::EntriesRequest
             | Self::ConsistencyRequest
@@ -214,6 +217,12 @@ pub enum Request {
         /// Note bytes.
         newest: Vec<u8>,
     },
+    /// Every head from now on that is another one than the asker's newest note
+    /// says, until either side ends it; of several, the newest.
+    Follow {
+        /// Note bytes, empty without one.
+        newest: Vec<u8>,
+    },
     /// Directory nodes, 1..=256.
     Nodes {
         /// Their hashes.
@@ -258,6 +267,7 @@ impl Request {
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
         match self {
             Self::Head { newest } => encode(Kind::HeadRequest, &wire::Note::new(newest)),
+            Self::Follow { newest } => encode(Kind::FollowRequest, &wire::Note::new(newest)),
             Self::Nodes { hashes } => {
                 let body = wire::Hashes::<NODES_PER_REQUEST_MAX>::new(hashes);
                 encode(Kind::NodesRequest, &body)
@@ -293,7 +303,7 @@ impl Request {
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let (kind, body) = FrameHeader::split(frame)?;
         match kind {
-            Kind::HeadRequest => {
+            Kind::HeadRequest | Kind::FollowRequest => {
                 let newest = decode::<wire::Note>(kind, body)?.into_bytes();
                 in_range(
                     "note in bytes",
@@ -301,7 +311,10 @@ impl Request {
                     0,
                     NOTE_BYTES_MAX as u64,
                 )?;
-                Ok(Self::Head { newest })
+                Ok(match kind {
+                    Kind::FollowRequest => Self::Follow { newest },
+                    _ => Self::Head { newest },
+                })
             }
             Kind::NodesRequest => {
                 let list: wire::Hashes<NODES_PER_REQUEST_MAX> = decode(kind, body)?;

@@ -263,6 +263,21 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         }
     }
 
+    /// The same with what a source that is followed has told: its notes, the
+    /// newest head last. They are judged as if they had been asked for.
+    pub fn start_from(&mut self, notes: &[Vec<u8>]) {
+        if matches!(self.phase, Phase::Idle) {
+            let result = self.read_known().and_then(|_| {
+                self.phase = Phase::Head;
+                // Rotations may have been told before.
+                self.asked_for_all = false;
+                self.head_shown(notes)
+            });
+            let result = result.and_then(|()| self.advance());
+            self.settle(result);
+        }
+    }
+
     /// A whole frame of the answer to `request`.
     pub fn handle_frame(&mut self, request: RequestId, frame: &[u8]) {
         if matches!(self.phase, Phase::Ended) {

@@ -76,6 +76,7 @@ impl<E: std::fmt::Display> From<BuildError<E>> for SourceError<E> {
 pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
     let state = match Request::decode(frame)? {
         Request::Head { newest } => State::Head { newest },
+        Request::Follow { newest } => State::Follow { newest },
         Request::Nodes { hashes } => State::Nodes(hashes.into_iter()),
         Request::Payloads { hashes } => State::Payloads(hashes.into_iter()),
         Request::Entries {
@@ -117,6 +118,10 @@ enum State {
     Head {
         newest: Vec<u8>,
     },
+    /// The note the asker has, or was told.
+    Follow {
+        newest: Vec<u8>,
+    },
     Nodes(std::vec::IntoIter<Hash>),
     Payloads(std::vec::IntoIter<Hash>),
     Entries(Entries),
@@ -149,9 +154,16 @@ impl Answer {
     #[must_use]
     pub fn shown_note(&self) -> Option<&[u8]> {
         match &self.state {
-            State::Head { newest } if !newest.is_empty() => Some(newest),
+            State::Head { newest } | State::Follow { newest } if !newest.is_empty() => Some(newest),
             _ => None,
         }
+    }
+
+    /// True if the answer goes on for ever: no frame means that there is none
+    /// yet, and it is to be asked for again when another head is published.
+    #[must_use]
+    pub const fn follows(&self) -> bool {
+        matches!(self.state, State::Follow { .. })
     }
 
     /// The next frame, or `None` when the answer is complete.
@@ -161,7 +173,11 @@ impl Answer {
     ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Done => Ok(None),
-            State::Head { newest } => Ok(Some(head_reply(ledger, &newest)?)),
+            State::Head { newest } => {
+                let head = ledger.newest_head().map_err(SourceError::Ledger)?;
+                Ok(Some(head_reply(ledger, &newest, head.as_ref())?))
+            }
+            State::Follow { newest } => self.next_head(ledger, newest),
             State::Nodes(hashes) => self.next_nodes(ledger, hashes),
             State::Payloads(mut hashes) => {
                 let Some(hash) = hashes.next() else {
@@ -181,6 +197,26 @@ impl Answer {
                 size,
             } => Ok(Some(inclusion_reply(ledger, context, sequence, size)?)),
         }
+    }
+
+    fn next_head<L: ReadLedger + ?Sized>(
+        &mut self,
+        ledger: &L,
+        newest: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+        let head = ledger.newest_head().map_err(SourceError::Ledger)?;
+        let told = Note::parse(&newest).ok();
+        let Some(head) = head.filter(|head| {
+            let text = told.as_ref().map(Note::text);
+            text != Some(head.head().to_text().as_str())
+        }) else {
+            self.state = State::Follow { newest };
+            return Ok(None);
+        };
+        let frame = head_reply(ledger, &newest, Some(&head))?;
+        let newest = head.note_bytes();
+        self.state = State::Follow { newest };
+        Ok(Some(frame))
     }
 
     fn next_nodes<L: ReadLedger + ?Sized>(
@@ -323,12 +359,12 @@ fn cut(runs: &[Vec<u8>], start: u64, size: u64) -> Result<(usize, u64), RunError
 fn head_reply<L: ReadLedger + ?Sized>(
     ledger: &L,
     newest: &[u8],
+    head: Option<&SignedHead>,
 ) -> Result<Vec<u8>, SourceError<L::Error>> {
     let shown = Note::parse(newest).ok();
     let shown = shown.and_then(|note| Head::parse(note.text()).ok());
-    let head = ledger.newest_head().map_err(SourceError::Ledger)?;
     let mut notes = Vec::new();
-    if let Some(head) = &head {
+    if let Some(head) = head {
         let after = shown.map(|shown| shown.order());
         let rotations = ledger.rotations_after(after).map_err(SourceError::Ledger)?;
         // The newest head may be a rotation itself, and rotations above it are

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use crate::support::{Place, SAMPLE, Server, fields};
+use crate::support::{Place, Running, SAMPLE, Server, command, fields, run_with};
 
 /// A source with the sample, and a mirror's node key.
 fn source_and_mirror() -> (Place, String, String, String) {
@@ -92,6 +92,83 @@ fn a_mirror_serves_further_mirrors() {
     place
         .run("s", &serve)
         .refuses(2, "line 1: a node key has 64");
+}
+
+#[test]
+fn a_mirror_follows_until_it_is_told_to_stop() {
+    let (place, origin, peer, node) = source_and_mirror();
+    let server = place.serve("s", &[&node]);
+    let address = server.address.clone();
+    let follow = [
+        "mirror", "--from", &address, "--peer", &peer, "--origin", &origin, "--follow", "--json",
+    ];
+    let mirror = Running::start(place.command("m", &follow));
+    let line =
+        |mirror: &Running| -> serde_json::Value { serde_json::from_str(&mirror.line()).unwrap() };
+    let first = line(&mirror);
+    assert_eq!(first["entries"], 2000);
+    let url = format!("http://{}", server.grpc);
+    for n in 0..5 {
+        let payload = format!("number {n}");
+        let append = [
+            "append",
+            "--server",
+            &url,
+            "--context",
+            "c",
+            "--key",
+            "k",
+            "--payload",
+            &payload,
+        ];
+        let mut through = command();
+        through.args(append);
+        run_with(through, b"").expect(0);
+        // A heartbeat may come between.
+        while line(&mirror)["entries"] == 0 {}
+    }
+    assert_eq!(mirror.stop("TERM").0, 0);
+    assert_eq!(place.size("m", "c"), 5);
+    place.run("m", &["audit"]).expect(0);
+    assert_eq!(server.stop("TERM"), 0);
+    // Neither, and both.
+    let neither = &follow[..7];
+    place.run("m", neither).refuses(2, "--once");
+    let both = [&follow[..], &["--once"]].concat();
+    place.run("m", &both).refuses(2, "cannot be used with");
+}
+
+#[test]
+fn an_allow_file_is_followed() {
+    let (place, origin, peer, node) = source_and_mirror();
+    let file = place.path("allow");
+    // Replaced as a whole, so that no half of it is ever read.
+    let write = |text: &str| {
+        fs::write(place.path("allow.new"), text).unwrap();
+        fs::rename(place.path("allow.new"), &file).unwrap();
+    };
+    write("# nobody yet\n");
+    let path = file.to_str().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--allow-file", path];
+    let server = Server::start(place.command("s", &serve));
+    // Each look takes a second at most; a pull that is refused is tried again.
+    let pull_until = |status: i32| {
+        let tries = 0..200;
+        let done = tries
+            .map(|_| place.pull("m", &server, &peer, &origin))
+            .find(|ran| ran.status == status);
+        done.unwrap_or_else(|| panic!("never {status}"));
+    };
+    pull_until(3);
+    write(&format!("{node}\n"));
+    pull_until(0);
+    // What is no list changes nothing, nor does a file that is gone.
+    write("no key\n");
+    place.pull("m", &server, &peer, &origin).expect(0);
+    fs::remove_file(&file).unwrap();
+    place.pull("m", &server, &peer, &origin).expect(0);
+    write("# nobody\n");
+    pull_until(3);
 }
 
 #[test]

@@ -41,6 +41,12 @@ fn requests(id: &ContextId, h: &[Hash]) -> Vec<(&'static str, Request)> {
                 size: 300,
             },
         ),
+        (
+            "Follow?",
+            Request::Follow {
+                newest: b"note".to_vec(),
+            },
+        ),
     ]
 }
 

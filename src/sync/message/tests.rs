@@ -44,6 +44,9 @@ fn requests() -> Vec<Request> {
             sequence: 3,
             size: 300,
         },
+        Request::Follow {
+            newest: b"note".to_vec(),
+        },
     ]
 }
 
@@ -261,12 +264,17 @@ fn lists_that_promise_too_much_are_refused() {
     for kind in [Kind::Head, Kind::Nodes] {
         assert!(Reply::decode(&body(kind, &huge)).is_err());
     }
-    for kind in [Kind::NodesRequest, Kind::PayloadsRequest, Kind::HeadRequest] {
+    for kind in [
+        Kind::NodesRequest,
+        Kind::PayloadsRequest,
+        Kind::HeadRequest,
+        Kind::FollowRequest,
+    ] {
         assert!(Request::decode(&body(kind, &huge)).is_err());
         // None at all is no question.
         assert_eq!(
             Request::decode(&body(kind, &[0])).is_err(),
-            kind != Kind::HeadRequest
+            !matches!(kind, Kind::HeadRequest | Kind::FollowRequest)
         );
     }
     // 65 notes of one byte; 64 pass.

@@ -18,6 +18,14 @@ use crate::sync::message::{NodeAnswer, Request};
 impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
     /// Reads what is known and asks for what is new.
     pub(super) fn ask_head(&mut self) -> Result<(), SyncError> {
+        let newest = self.read_known()?;
+        self.asked_for_all = newest.is_empty();
+        self.phase = Phase::Head;
+        self.ask(&Request::Head { newest }, Asked::Head { answered: false })
+    }
+
+    /// Reads what is known; returns the newest note of it, empty without one.
+    pub(super) fn read_known(&mut self) -> Result<Vec<u8>, SyncError> {
         if let Some(fork) = self.ledger.fork().map_err(LocalFault::read)? {
             if !fork.resolved {
                 let (evidence, verdict) = (fork.evidence, fork.verdict);
@@ -32,10 +40,8 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         let newest = held.max_by_key(|head| head.order());
         let newest = newest.or(self.keys.rotations.last());
         let newest = newest.map(SignedHead::note_bytes).unwrap_or_default();
-        self.asked_for_all = newest.is_empty();
         self.known = Known { complete, seen };
-        self.phase = Phase::Head;
-        self.ask(&Request::Head { newest }, Asked::Head { answered: false })
+        Ok(newest)
     }
 
     /// Judges the notes of a source by the keys and by what is known.

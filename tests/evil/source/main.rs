@@ -109,7 +109,8 @@ async fn listen(arguments: Arguments) {
         arguments.view,
     ));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let endpoint = node::listen(address, &world.node_key, allowed).unwrap();
+    let allowed = node::Allowlist::new(allowed).unwrap();
+    let endpoint = node::listen(address, &world.node_key, &allowed).unwrap();
     println!("quic listening on {}", endpoint.local_addr().unwrap());
     while let Some(incoming) = endpoint.accept().await {
         let world = Arc::clone(&world);
