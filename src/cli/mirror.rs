@@ -180,9 +180,13 @@ fn follow(store: &Store, key: &NodeKey, config: &CatchUp, json: bool) -> Result<
         // Who reads the reports may go away.
         let (unread, mut is_unread) = watch::channel(false);
         let begun = Instant::now();
+        let mut said = false;
         let done = |report: Report| {
             let printed = match (&report.outcome, &report.head) {
+                // That nothing is new is said once.
+                (Outcome::Current, _) if said => Ok(()),
                 (Outcome::CaughtUp | Outcome::Current, Some(head)) => {
+                    said = true;
                     print(&report, head, seconds(begun.elapsed()), json)
                 }
                 (Outcome::Behind, _) => {

@@ -165,13 +165,16 @@ async fn listen(mut stream: RecvStream, tell: &watch::Sender<Option<Told>>) -> C
         };
         let fault = |fault: PeerFault| CatchUpError::from(SyncError::from(fault));
         match Reply::decode(&frame) {
-            Ok(Reply::Head { notes }) => tell.send_replace(Some(notes)),
+            // The same once more says nothing.
+            Ok(Reply::Head { notes }) => {
+                tell.send_if_modified(|told| told.replace(notes) != *told);
+            }
             Ok(Reply::Refused(refusal)) => return fault(PeerFault::Refused { refusal }),
             Ok(_) => {
                 let what = "another kind of reply";
                 return fault(PeerFault::WrongReply { what });
             }
             Err(error) => return fault(PeerFault::Malformed(error)),
-        };
+        }
     }
 }

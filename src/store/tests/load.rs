@@ -468,6 +468,7 @@ fn a_listener_hears_what_can_be_seen() {
     store.append(drafts).unwrap();
     assert_eq!(told(), ["Any"]);
     store.publish().unwrap();
+    assert_eq!(told(), ["Head"]);
     let history = elsewhere(5);
     let mut loader = store.loader(&id("new")).unwrap();
     push_all(&mut loader, &history);
