@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quinn::{Connection, Endpoint};
 
-use super::drive::{Waits, connect, leave, lost_read, lost_write};
+use super::drive::{Waits, connect, leave, lost_read, request_on};
 use super::frames::is_finished;
 use super::mirror::{CatchUpError, within};
 use super::quic::CloseCode;
@@ -45,9 +45,7 @@ async fn exchange(
     let request = Request::Head { newest }
         .encode()
         .map_err(|error| SyncError::from(LocalFault::Message(error)))?;
-    let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&request).await.map_err(lost_write)?;
-    let _ = send.finish();
+    let mut recv = request_on(connection, &request, deadline).await?;
     let received = &AtomicU64::new(0);
     let waits = Waits { deadline, received };
     let frame = waits.frame(&mut recv).await?;

@@ -163,6 +163,23 @@ pub(super) async fn leave(connection: &Connection, code: CloseCode) {
     let _ = timeout(GOODBYE, heard).await;
 }
 
+/// Opens a stream and sends a whole request on it.
+pub(super) async fn request_on(
+    connection: &Connection,
+    frame: &[u8],
+    deadline: Duration,
+) -> Result<RecvStream, CatchUpError> {
+    let opening = async {
+        let (mut send, recv) = connection.open_bi().await?;
+        send.write_all(frame).await.map_err(lost_write)?;
+        let _ = send.finish();
+        Ok(recv)
+    };
+    timeout(deadline, opening)
+        .await
+        .map_err(|_| CatchUpError::TimedOut { what: "a stream" })?
+}
+
 /// Sends one request and passes on the frames of its answer.
 async fn read_answer(
     connection: &Connection,
@@ -172,15 +189,7 @@ async fn read_answer(
     events: &UnboundedSender<Event>,
     permits: Arc<Semaphore>,
 ) -> Result<(), CatchUpError> {
-    let opening = async {
-        let (mut send, recv) = connection.open_bi().await?;
-        send.write_all(&frame).await.map_err(lost_write)?;
-        let _ = send.finish();
-        Ok::<_, CatchUpError>(recv)
-    };
-    let mut recv = timeout(waits.deadline, opening)
-        .await
-        .map_err(|_| CatchUpError::TimedOut { what: "a stream" })??;
+    let mut recv = request_on(connection, &frame, waits.deadline).await?;
     loop {
         let next = waits.frame(&mut recv).await?;
         let Some(frame) = next.map_err(lost_read)? else {
@@ -227,7 +236,7 @@ impl Waits<'_> {
     }
 }
 
-pub(super) fn lost_write(error: quinn::WriteError) -> CatchUpError {
+fn lost_write(error: quinn::WriteError) -> CatchUpError {
     match error {
         quinn::WriteError::ConnectionLost(error) => error.into(),
         quinn::WriteError::Stopped(code) => CatchUpError::Reset {

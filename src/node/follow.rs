@@ -21,7 +21,7 @@ use std::time::Duration;
 use quinn::{Connection, Endpoint, RecvStream};
 use tokio::sync::watch;
 
-use super::drive::{connect, leave, lost_read, lost_write};
+use super::drive::{connect, leave, lost_read, request_on};
 use super::frames::read_frame;
 use super::mirror::{CatchUp, CatchUpError, log, sync_over};
 use super::tls::NodeKey;
@@ -53,8 +53,12 @@ pub async fn follow<S: StoreMirror + 'static>(
         let place = (config.address, config.peer);
         let session = async {
             let connection = connect(endpoint, key, place, config.connect_deadline).await?;
-            let mut synced = |report| {
-                failures = 0;
+            let mut synced = |report, told| {
+                // That it can be reached is not enough: a source that tells
+                // nobody would be called again and again.
+                if told {
+                    failures = 0;
+                }
                 done(report);
             };
             let error = session(&connection, &store, config, &mut synced).await;
@@ -96,22 +100,24 @@ fn retry_after(failures: u32) -> Duration {
     whole / 2 + whole / 2 * part / u32::from(u8::MAX)
 }
 
-/// Syncs over a connection until it fails.
+/// Syncs over a connection until it fails. `done` hears too whether the sync
+/// began with a head that was told.
 async fn session<S: StoreMirror + 'static>(
     connection: &Connection,
     store: &Arc<S>,
     config: &CatchUp,
-    done: &mut impl FnMut(Report),
+    done: &mut impl FnMut(Report, bool),
 ) -> CatchUpError {
     let mut told = None;
     // The newest head that was told and not looked at.
     let (tell, mut heads) = watch::channel(None::<Told>);
     let mut listening = None;
     loop {
+        let was_told = told.is_some();
         let synced = sync_over(connection, Arc::clone(store), config, told.take(), |_| ()).await;
         log(config.peer, &synced);
         match synced {
-            Ok(report) => done(report),
+            Ok(report) => done(report, was_told),
             Err(error) => return error,
         }
         let listening = if let Some(listening) = &mut listening {
@@ -142,15 +148,7 @@ async fn ask<S: StoreMirror>(
     let newest = complete.map(|head| head.note_bytes()).unwrap_or_default();
     let request = Request::Follow { newest }.encode();
     let request = request.map_err(|error| SyncError::from(LocalFault::Message(error)))?;
-    let opening = async {
-        let (mut send, recv) = connection.open_bi().await?;
-        send.write_all(&request).await.map_err(lost_write)?;
-        let _ = send.finish();
-        Ok::<_, CatchUpError>(recv)
-    };
-    tokio::time::timeout(config.frame_deadline, opening)
-        .await
-        .map_err(|_| CatchUpError::TimedOut { what: "a stream" })?
+    request_on(connection, &request, config.frame_deadline).await
 }
 
 /// Takes every head that is told. A source that has nothing new says nothing, so

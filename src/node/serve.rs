@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -259,6 +259,22 @@ impl Drop for Seat<'_> {
     }
 }
 
+/// Of the key's answers, and of all of them.
+type Places = (
+    Result<OwnedSemaphorePermit, AcquireError>,
+    Result<OwnedSemaphorePermit, AcquireError>,
+);
+
+impl Traffic {
+    /// Waiting here is waiting for other answers, each bounded by deadlines:
+    /// first for those of the same key, so that nobody queues up for more than a
+    /// share of the places.
+    async fn places(&self, all: &Arc<Semaphore>) -> Places {
+        let own = Arc::clone(&self.answers).acquire_owned().await;
+        (own, Arc::clone(all).acquire_owned().await)
+    }
+}
+
 async fn connection<L: ReadLedger + 'static>(shared: Arc<Shared<L>>, incoming: Incoming) {
     let address = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
@@ -378,30 +394,12 @@ async fn answer<L: ReadLedger + 'static>(
     if answer.follows() {
         return follow(shared, peer, traffic, send, answer).await;
     }
-    // Waiting here is waiting for other answers, each bounded by deadlines:
-    // first for those of the same key, so that nobody queues up for more than a
-    // share of the places.
-    let own = Arc::clone(&traffic.answers).acquire_owned().await;
-    let place = Arc::clone(&shared.answers).acquire_owned().await;
-    // Wherever the work is, the places are: who hangs up does not free them
-    // while it goes on.
-    let mut places = (own, place);
+    let mut places = traffic.places(&shared.answers).await;
     let mut shown = shared.hooks.shown.clone();
     loop {
-        let ledger = Arc::clone(&shared.ledger);
-        let tell = shown.take();
-        let next = tokio::task::spawn_blocking(move || {
-            if let (Some(tell), Some(note)) = (tell, answer.shown_note()) {
-                tell(&peer, note);
-            }
-            let frame = answer
-                .next_frame(&*ledger)
-                .map_err(|error| error.to_string());
-            (answer, frame, places)
-        });
-        let (state, frame, kept) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
-        (answer, places) = (state, kept);
-        let Some(frame) = frame.map_err(AnswerError::Ledger)? else {
+        let next = next_frame(shared, peer, shown.take(), answer, places).await?;
+        (answer, places) = (next.answer, next.places);
+        let Some(frame) = next.frame else {
             break;
         };
         hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
@@ -409,6 +407,40 @@ async fn answer<L: ReadLedger + 'static>(
     // Fails only if the asker has lost interest, which harms nobody.
     let _ = send.finish();
     Ok(())
+}
+
+/// A frame that was made, and what it takes to make the next one.
+struct Next {
+    answer: Answer,
+    frame: Option<Vec<u8>>,
+    places: Places,
+}
+
+/// Makes the next frame on a blocking thread. Wherever the work is, the places
+/// are: who hangs up does not free them while it goes on.
+async fn next_frame<L: ReadLedger + 'static>(
+    shared: &Shared<L>,
+    peer: NodeId,
+    tell: Option<Shown>,
+    mut answer: Answer,
+    places: Places,
+) -> Result<Next, AnswerError> {
+    let ledger = Arc::clone(&shared.ledger);
+    let next = tokio::task::spawn_blocking(move || {
+        if let (Some(tell), Some(note)) = (tell, answer.shown_note()) {
+            tell(&peer, note);
+        }
+        let frame = answer.next_frame(&*ledger);
+        frame
+            .map_err(|error| AnswerError::Ledger(error.to_string()))
+            .map(|frame| Next {
+                answer,
+                frame,
+                places,
+            })
+    });
+    next.await
+        .map_err(|error| AnswerError::Ledger(error.to_string()))?
 }
 
 /// Tells heads until the connection ends or this node does. Holds a place only
@@ -437,21 +469,11 @@ async fn follow<L: ReadLedger + 'static>(
     let mut shown = shared.hooks.shown.clone();
     loop {
         published.mark_unchanged();
-        let own = Arc::clone(&traffic.answers).acquire_owned().await;
-        let place = Arc::clone(&shared.answers).acquire_owned().await;
-        let places = (own, place);
-        let (ledger, tell) = (Arc::clone(&shared.ledger), shown.take());
-        let next = tokio::task::spawn_blocking(move || {
-            let _places = places;
-            if let (Some(tell), Some(note)) = (tell, answer.shown_note()) {
-                tell(&peer, note);
-            }
-            let frame = answer.next_frame(&*ledger).map_err(|e| e.to_string());
-            (answer, frame)
-        });
-        let (state, frame) = next.await.map_err(|e| AnswerError::Ledger(e.to_string()))?;
-        answer = state;
-        if let Some(frame) = frame.map_err(AnswerError::Ledger)? {
+        let places = traffic.places(&shared.answers).await;
+        let next = next_frame(shared, peer, shown.take(), answer, places).await?;
+        drop(next.places);
+        answer = next.answer;
+        if let Some(frame) = next.frame {
             hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
         }
         tokio::select! {

@@ -21,8 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 struct Stamp {
     inode: u64,
     bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
+    /// When it, its rights included, was changed: seconds and nanoseconds.
+    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -30,7 +30,7 @@ impl Stamp {
         Self {
             inode: metadata.ino(),
             bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }

@@ -94,17 +94,17 @@ fn hooks(news: &News) -> Hooks {
     Hooks { shown: None, news }
 }
 
+fn telling(store: &Store, news: &News) -> Server {
+    let (view, limits) = (store.view().clone(), ServeLimits::default());
+    Server::telling(view, &[key(2).id()], limits, hooks(news))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_hears_of_every_head() {
     let (store, news) = source();
     append(&store, 0);
     store.publish().unwrap();
-    let server = Server::telling(
-        store.view().clone(),
-        &[key(2).id()],
-        ServeLimits::default(),
-        hooks(&news),
-    );
+    let server = telling(&store, &news);
     let mut mirror = Follower::of(server.address);
     mirror.holds(1).await;
     // Nobody publishes but the store itself, because somebody follows.
@@ -178,12 +178,7 @@ async fn what_cannot_pass_ends_it_and_what_can_does_not() {
     let (store, news) = source();
     append(&store, 0);
     store.publish().unwrap();
-    let server = Server::telling(
-        store.view().clone(),
-        &[key(2).id()],
-        ServeLimits::default(),
-        hooks(&news),
-    );
+    let server = telling(&store, &news);
     let mut mirror = Follower::of(server.address);
     mirror.holds(1).await;
     mirror.store.close().unwrap();
