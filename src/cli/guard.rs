@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 
 use super::data::DataDir;
 use super::error::CliError;
-use super::mirror::local_address;
 use super::output::escape;
 use super::serve::parse_node;
 use crate::head::Head;
@@ -172,7 +171,7 @@ impl Asking {
     {
         let asked = tokio::time::timeout(self.within, async {
             let address = address.await?;
-            let endpoint = node::client(local_address(address)).map_err(|e| e.to_string())?;
+            let endpoint = node::client(node::any_address(address)).map_err(|e| e.to_string())?;
             node::ask_head(
                 &endpoint,
                 &self.key,

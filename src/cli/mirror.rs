@@ -1,36 +1,42 @@
 //! `mirror`: pull from a source until its newest head is complete here, and on
 //! with every newer one if told to.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::data::{DataDir, options};
 use super::error::CliError;
 use super::init::parse_vkey;
 use super::output::{Out, escape, seconds};
-use super::progress;
-use super::serve::parse_node;
+use super::progress::SyncBar;
+use super::serve::{self, STALE_AFTER, parse_node};
 use crate::head::SignedHead;
-use crate::node::{self, CatchUp, CatchUpError, NodeId, NodeKey};
+use crate::node::clock::now_ns;
+use crate::node::{
+    self, CatchUp, CatchUpError, KeepUp, Meter, NodeId, NodeKey, NodeStatus, OriginGauge, PEERS_MAX,
+    Peer, Quota, Waiting, any_address,
+};
 use crate::note::VerifierKey;
 use crate::store::{Store, StoreError, StoreRole};
 use crate::sync::{Outcome, Report};
 
 #[derive(Debug, Args)]
 pub(super) struct MirrorArguments {
-    /// Address of the source
-    #[arg(long, value_name = "ADDR")]
-    from: String,
-    /// The source's node key: whom to talk to
+    /// A source, may be repeated: `NODEKEY@ADDR`, or its address alone, with
+    /// --peer. The first one is preferred
+    #[arg(long, value_name = "ADDR", required = true)]
+    from: Vec<String>,
+    /// The node key of the one --from that has none: whom to talk to
     #[arg(long, value_name = "NODEKEY", value_parser = parse_node)]
-    peer: NodeId,
+    peer: Option<NodeId>,
     /// The origin's public key: whose history to believe
     #[arg(long, value_name = "VKEY")]
     origin: String,
@@ -60,21 +66,41 @@ struct MirrorJson<'a> {
     seconds: f64,
 }
 
+impl MirrorArguments {
+    fn peers(&self) -> Result<Vec<Peer>, CliError> {
+        if self.from.len() > PEERS_MAX {
+            let message = format_args!("at most {PEERS_MAX} sources may be given");
+            return Err(CliError::usage(message));
+        }
+        let bare = self.from.iter().filter(|from| !from.contains('@'));
+        if bare.count() != usize::from(self.peer.is_some()) {
+            return Err(CliError::usage("each --from needs a node key")
+                .hint("Give --from NODEKEY@ADDR, or one --from ADDR and its --peer NODEKEY."));
+        }
+        let peers = self.from.iter().map(|from| {
+            let peer = match self.peer {
+                Some(id) if !from.contains('@') => format!("{id}@{from}").parse(),
+                _ => from.parse::<Peer>(),
+            };
+            peer.map_err(|error| CliError::usage(error).context("--from"))
+        });
+        peers.collect()
+    }
+}
+
 pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), CliError> {
     let start = Instant::now();
+    let peers = arguments.peers()?;
     let origin = parse_vkey(&arguments.origin).map_err(|error| error.context("--origin"))?;
-    let address = resolve(&arguments.from)?;
+    if arguments.follow {
+        return follow(data, peers, origin, arguments.json);
+    }
+    let places = peers.iter().map(|peer| Ok((resolve(&peer.address)?, peer.id)));
+    let places = places.collect::<Result<Vec<_>, CliError>>()?;
     let key = prepare(data, &origin)?;
     let store = data.open(options())?;
-    let mut config = CatchUp::new(address, arguments.peer, origin);
-    config.sync_deadline = arguments.deadline.map(|s| Duration::from_secs(s.into()));
-    if arguments.follow {
-        let outcome = follow(&store, &key, &config, arguments.json);
-        let closed = store.close();
-        outcome.map_err(|error| explain(error, &key))?;
-        return closed.map_err(CliError::from);
-    }
-    let outcome = pull(&store, &key, &config);
+    let deadline = arguments.deadline.map(|s| Duration::from_secs(s.into()));
+    let outcome = pull_all(&store, &key, &origin, &places, deadline);
     let view = store.view().clone();
     let closed = store.close();
     let report = outcome.map_err(|error| explain(error, &key))?;
@@ -96,12 +122,51 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     }
 }
 
-/// Any local address that can reach `remote`.
-pub(super) fn local_address(remote: SocketAddr) -> SocketAddr {
-    match remote {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+/// One sync with every source: each may have something that the others lack, and
+/// what each shows is compared with what the others did. Fails if none is of use,
+/// or if one shows what no other can mend.
+fn pull_all(
+    store: &Store,
+    key: &NodeKey,
+    origin: &VerifierKey,
+    places: &[(SocketAddr, NodeId)],
+    deadline: Option<Duration>,
+) -> Result<Report, CatchUpError> {
+    let begun = Instant::now();
+    let mut whole: Option<Report> = None;
+    let mut failed = None;
+    for &(address, peer) in places {
+        let mut config = CatchUp::new(address, peer, origin.clone());
+        config.sync_deadline = deadline.map(|whole| whole.saturating_sub(begun.elapsed()));
+        match pull(store, key, &config) {
+            Ok(report) => {
+                whole = Some(match whole {
+                    None => report,
+                    Some(before) => join(before, report),
+                });
+            }
+            Err(error) if error.may_pass() && places.len() > 1 => {
+                tracing::warn!(%peer, %address, %error, "a source was of no use");
+                failed = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
+    whole.ok_or_else(|| failed.unwrap_or(CatchUpError::Task))
+}
+
+/// Two syncs, one after the other, as one.
+fn join(before: Report, mut after: Report) -> Report {
+    after.contexts_changed += before.contexts_changed;
+    after.entries += before.entries;
+    after.received_bytes += before.received_bytes;
+    // One source that is behind says nothing if another was not.
+    match (before.outcome, after.outcome) {
+        (Outcome::CaughtUp, _) | (_, Outcome::CaughtUp) => after.outcome = Outcome::CaughtUp,
+        (Outcome::Current, _) | (_, Outcome::Current) => after.outcome = Outcome::Current,
+        _ => (),
+    }
+    after
 }
 
 pub(super) fn resolve(text: &str) -> Result<SocketAddr, CliError> {
@@ -120,7 +185,7 @@ pub(super) fn resolve(text: &str) -> Result<SocketAddr, CliError> {
 
 /// A mirror of `origin` and a node key are in the directory, or the command
 /// is refused.
-fn prepare(data: &DataDir, origin: &VerifierKey) -> Result<NodeKey, CliError> {
+pub(super) fn prepare(data: &DataDir, origin: &VerifierKey) -> Result<NodeKey, CliError> {
     match data.peek_if_any()? {
         Some((role, pinned)) if is_mirror_of(data, origin, role, &pinned)? => data.node_key(true),
         Some((role, pinned)) => Err(CliError::from(StoreError::WrongStore {
@@ -154,61 +219,108 @@ fn is_mirror_of(
 }
 
 fn pull(store: &Store, key: &NodeKey, config: &CatchUp) -> Result<Report, CatchUpError> {
-    let bar = progress::bar(None);
+    let mut bar = SyncBar::new(store.view().held_entries());
+    let shown = bar.handle();
     let runtime = Runtime::new().map_err(|_| CatchUpError::Task)?;
     let outcome = runtime.block_on(async {
-        let endpoint = node::client(local_address(config.address))?;
-        let shown = bar.clone();
-        let progress = move |progress: node::Progress| {
-            shown.set_position(progress.received_bytes);
-            shown.set_message(format!("{} entries", progress.entries));
-        };
+        let endpoint = node::client(any_address(config.address))?;
+        let progress = move |progress: node::Progress| bar.show(progress);
         let store = Arc::new(store.clone());
         node::catch_up(&endpoint, key, store, config, progress).await
     });
-    bar.finish_and_clear();
+    shown.finish_and_clear();
     outcome
 }
 
 /// Goes on until it is told to stop, and prints a report for every head.
-fn follow(store: &Store, key: &NodeKey, config: &CatchUp, json: bool) -> Result<(), CatchUpError> {
-    let runtime = Runtime::new().map_err(|_| CatchUpError::Task)?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|_| CatchUpError::Task)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|_| CatchUpError::Task)?;
-        let endpoint = node::client(local_address(config.address))?;
-        // Who reads the reports may go away.
-        let (unread, mut is_unread) = watch::channel(false);
-        let begun = Instant::now();
-        let mut said = false;
-        let done = |report: Report| {
-            let printed = match (&report.outcome, &report.head) {
-                // That nothing is new is said once.
-                (Outcome::Current, _) if said => Ok(()),
-                (Outcome::CaughtUp | Outcome::Current, Some(head)) => {
-                    said = true;
-                    print(&report, head, seconds(begun.elapsed()), json)
-                }
-                (Outcome::Behind, _) => {
-                    tracing::warn!("the source shows an older head than this mirror holds");
-                    Ok(())
-                }
-                _ => Ok(()),
-            };
-            if printed.is_err() {
-                unread.send_replace(true);
+fn follow(
+    data: &DataDir,
+    peers: Vec<Peer>,
+    origin: VerifierKey,
+    json: bool,
+) -> Result<(), CliError> {
+    let key = Arc::new(prepare(data, &origin)?);
+    let store = data.open(options())?;
+    let own_node = (peers.len() == 1).then_some(0);
+    let head = store.view().head();
+    let name = origin.name().clone();
+    let gauge = OriginGauge::new(name, &peers, own_node, STALE_AFTER, head.as_ref());
+    let meter = Meter::new(Quota::default(), data.path().to_owned());
+    let view = store.view().clone();
+    let config = KeepUp {
+        origin,
+        peers,
+        allowed: Arc::new(move || meter.allowed(view.held_entries())),
+        waiting: Waiting::default(),
+    };
+    let shown = gauge.clone();
+    let report = serve::Report {
+        status: Arc::new(move || NodeStatus {
+            origins: vec![shown.status(Instant::now(), now_ns())],
+            ..NodeStatus::default()
+        }),
+        directories: vec![data.path().to_owned()],
+    };
+    let outcome = Runtime::new()
+        .map_err(|_| CatchUpError::Task)
+        .and_then(|runtime| runtime.block_on(follow_until_told(&store, &key, &config, &gauge, report, json)));
+    let closed = store.close();
+    outcome.map_err(|error| explain(error, &key))?;
+    closed.map_err(CliError::from)
+}
+
+async fn follow_until_told(
+    store: &Store,
+    key: &Arc<NodeKey>,
+    config: &KeepUp,
+    gauge: &OriginGauge,
+    report: serve::Report,
+    json: bool,
+) -> Result<(), CatchUpError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|_| CatchUpError::Task)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|_| CatchUpError::Task)?;
+    // Who reads the reports may go away.
+    let (unread, mut is_unread) = watch::channel(false);
+    let begun = Instant::now();
+    let mut said = false;
+    let done = |_: &Peer, report: &Report| {
+        let printed = match (&report.outcome, &report.head) {
+            // That nothing is new is said once.
+            (Outcome::Current, _) if said => Ok(()),
+            (Outcome::CaughtUp | Outcome::Current, Some(head)) => {
+                said = true;
+                print(report, head, seconds(begun.elapsed()), json)
             }
-        };
-        let shutdown = async {
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = interrupt.recv() => (),
-                _ = is_unread.wait_for(|unread| *unread) => (),
+            (Outcome::Behind, _) => {
+                tracing::warn!("the source shows an older head than this mirror holds");
+                Ok(())
             }
+            _ => Ok(()),
         };
+        if printed.is_err() {
+            unread.send_replace(true);
+        }
+    };
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+            _ = is_unread.wait_for(|unread| *unread) => (),
+        }
+    };
+    let (stop, stopping) = watch::channel(false);
+    let following = async {
         let store = Arc::new(store.clone());
-        node::follow(&endpoint, key, store, config, done, shutdown).await
-    })
+        let outcome =
+            node::keep_up(Arc::clone(key), store, config, gauge, done, shutdown).await;
+        if let Err(error) = &outcome {
+            gauge.stopped(error);
+        }
+        stop.send_replace(true);
+        outcome
+    };
+    let reporting = serve::report(report, |_| (), stopping);
+    tokio::join!(following, reporting).0
 }
 
 /// A source that does not know us refuses the handshake; say who we are.

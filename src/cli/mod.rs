@@ -30,6 +30,7 @@ mod rotate;
 mod serve;
 mod show;
 mod stats;
+mod status;
 mod verify;
 mod watch;
 
@@ -105,6 +106,9 @@ enum Command {
     Prove(prove::ProveArguments),
     /// Check a proof, evidence or head offline, with the origin's public key
     Verify(verify::VerifyArguments),
+    /// Say how mirrors stand and who follows, from what `serve` or `mirror --follow`
+    /// writes down every second
+    Status(status::StatusArguments),
     /// Say what the store holds and how much room it takes
     Stats(stats::StatsArguments),
     /// Throw the index away and make it anew from the log
@@ -149,7 +153,7 @@ impl Command {
             Self::Contexts(arguments) => read::contexts(target, &arguments),
             Self::Head(arguments) => read::head(target.directory()?, &arguments),
             Self::Keys(arguments) => keys::run(target.directory()?, &arguments),
-            Self::Serve(arguments) => serve::run(target.directory()?, arguments),
+            Self::Serve(arguments) => serve::run(Some(target.directory()?), arguments),
             Self::Mirror(arguments) => mirror::run(target.directory()?, &arguments),
             Self::Audit(arguments) => audit::run(target.directory()?, &arguments),
             Self::RotateKey(arguments) => rotate::run(target.directory()?, &arguments),
@@ -157,6 +161,7 @@ impl Command {
             Self::Prove(arguments) => prove::run(target.directory()?, &arguments),
             // Done before a target was chosen.
             Self::Verify(_) => Ok(()),
+            Self::Status(arguments) => status::run(target.directory()?, &arguments),
             Self::Stats(arguments) => stats::run(target.directory()?, &arguments),
             Self::RebuildIndex(arguments) => rebuild::run(target.directory()?, &arguments),
         }
@@ -190,10 +195,20 @@ pub fn run() -> ExitCode {
         // It needs neither directory nor server.
         return verify::run(arguments);
     }
+    let command = match command {
+        Command::Serve(arguments) if arguments.has_mirrors() && data.is_none() => {
+            return status_of(serve::run(None, arguments));
+        }
+        command => command,
+    };
     let target = guard
         .with_environment()
         .and_then(|guard| Target::choose(data, command.server(), guard, &matches));
-    match target.and_then(|target| command.run(&target)) {
+    status_of(target.and_then(|target| command.run(&target)))
+}
+
+fn status_of(outcome: Result<(), CliError>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }

@@ -1,35 +1,40 @@
-//! `serve`: answer the engine over gRPC and mirrors over QUIC until told to
-//! stop.
+//! `serve`: answer the engine over gRPC and mirrors over QUIC, and mirror other
+//! origins, until told to stop.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 mod allow;
+mod config;
+mod open;
+mod report;
 
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use self::allow::Allowed;
-use super::data::{DataDir, options};
+pub(super) use self::config::STALE_AFTER;
+use self::config::MirrorConfig;
+use self::open::Places;
+pub(super) use self::report::{Report, report};
+use super::data::DataDir;
 use super::error::CliError;
 use super::grpc::GrpcArguments;
 use super::output::Out;
-use crate::node::{self, Hooks, News, NodeId, NodeKey, ServeLimits};
+use crate::node::{NodeId, NodeStatus, Station, stopped};
 use crate::rpc;
-use crate::store::{Change, Followers, Listener, Store, StoreError, StoreRole, Witness};
+use crate::store::{Store, StoreError};
 
-/// A head is published this long after the one before it, if anything changed.
-const HEAD_EVERY: Duration = Duration::from_secs(1);
-/// A head is published after this long in any case.
-const HEARTBEAT_EVERY: Duration = Duration::from_mins(1);
 /// How often to look whether the store has failed.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Reads under way get this long to end at shutdown.
 const READS_END: Duration = Duration::from_secs(5);
+/// Origins that one process mirrors.
+const MIRRORS_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
@@ -44,15 +49,22 @@ pub(super) struct ServeArguments {
     /// read again when it changes: who is taken off is disconnected
     #[arg(long, value_name = "FILE", requires = "listen")]
     allow_file: Option<PathBuf>,
+    /// Mirror the origin that this file (TOML) describes, into a directory of its
+    /// own; may be repeated. Without --data there are only mirrors
+    #[arg(long = "mirror", value_name = "FILE")]
+    mirrors: Vec<PathBuf>,
+    /// Address and TCP port of figures for Prometheus (`/metrics`, plain HTTP)
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     grpc: GrpcArguments,
 }
 
-/// What is to be served over QUIC: where, as whom, to whom.
-struct Quic {
-    address: SocketAddr,
-    key: NodeKey,
-    allowed: Allowed,
+impl ServeArguments {
+    /// True if there is something to do without a store of the process's own.
+    pub(super) const fn has_mirrors(&self) -> bool {
+        !self.mirrors.is_empty()
+    }
 }
 
 /// A node key from the command line.
@@ -61,162 +73,176 @@ pub(super) fn parse_node(text: &str) -> Result<NodeId, String> {
         .ok_or_else(|| "a node key has 64 lower-case hexadecimal digits (`keys` prints it)".into())
 }
 
-pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliError> {
-    if arguments.listen.is_none() && arguments.grpc.no_grpc {
-        return Err(CliError::usage("nothing is to be served")
-            .hint("Give --listen ADDR to serve mirrors, or leave --no-grpc out."));
+/// Serves the store of `data`, if there is one, and mirrors.
+pub(super) fn run(data: Option<&DataDir>, arguments: ServeArguments) -> Result<(), CliError> {
+    if arguments.listen.is_none() && arguments.grpc.no_grpc && arguments.mirrors.is_empty() {
+        return Err(CliError::usage("nothing is to be served").hint(
+            "Give --listen ADDR to serve mirrors or --mirror FILE to be one, or leave --no-grpc \
+             out.",
+        ));
     }
+    if data.is_none() && arguments.listen.is_some() {
+        return Err(CliError::usage("--listen serves the store of --data")
+            .hint("A mirror of --mirror is served where its file says: listen = \"ADDR\"."));
+    }
+    if arguments.mirrors.len() > MIRRORS_MAX {
+        let message = format_args!("at most {MIRRORS_MAX} origins may be mirrored");
+        return Err(CliError::usage(message));
+    }
+    let mirrors = arguments.mirrors.iter().map(|path| MirrorConfig::read(path));
+    let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
     let allowed = Allowed::read(arguments.allow, arguments.allow_file)?;
-    let quic = match arguments.listen {
-        None => None,
-        Some(address) => {
-            if allowed.list().is_empty() {
-                tracing::warn!("no node key is allowed: nobody may mirror (--allow, --allow-file)");
-            }
-            let key = data.node_key(false)?;
-            Some(Quic {
-                address,
-                key,
-                allowed,
-            })
-        }
-    };
-    // Before the store is opened, which may take long.
+    // Before the stores are opened, which may take long.
     let grpc = arguments.grpc.bind()?;
-    let mut options = options();
-    options.head_every = Some(HEAD_EVERY);
-    options.heartbeat_every = Some(HEARTBEAT_EVERY);
-    let (publish, published) = watch::channel(0);
-    options.listener = Some(tell_both(grpc.as_ref().map(rpc::Server::listener), publish));
-    let followers = Followers::default();
-    options.followers = Some(followers.clone());
-    let news = News {
-        published,
-        followers,
-    };
-    let store = data.open(options)?;
-    let outcome = Runtime::new()
-        .map_err(|error| CliError::could_not(error).context("could not start the runtime"))
-        .and_then(|runtime| {
-            let outcome = runtime.block_on(serve(quic, grpc, &store, news));
-            runtime.shutdown_timeout(READS_END);
-            outcome
-        });
-    // Publishes the last head.
-    let closed = store.close();
-    if let Some(frozen) = store.frozen() {
+    let metrics = arguments.metrics.map(bind_metrics).transpose()?;
+    let runtime = Runtime::new()
+        .map_err(|error| CliError::could_not(error).context("could not start the runtime"))?;
+    // Endpoints are made for a runtime.
+    let entered = runtime.enter();
+    let mut places = Places::default();
+    if let Some(data) = data {
+        let listen = arguments.listen.map(|address| (address, allowed));
+        places.open_served(data, listen)?;
+    }
+    for mirror in mirrors {
+        places.open_mirror(mirror)?;
+    }
+    drop(entered);
+    let own = places.own().cloned();
+    let stores = places.stores();
+    let outcome = runtime.block_on(serve(places, grpc, metrics));
+    runtime.shutdown_timeout(READS_END);
+    // Publishes the last heads.
+    let closed: Vec<_> = stores.iter().map(Store::close).collect();
+    if let Some(own) = own
+        && let Some(frozen) = own.frozen()
+    {
         // Why it ended, whatever else came of it.
         return Err(StoreError::from(frozen).into());
     }
     outcome?;
-    closed.map_err(CliError::from)
+    closed.into_iter().collect::<Result<(), _>>().map_err(CliError::from)
+}
+
+fn bind_metrics(address: SocketAddr) -> Result<TcpListener, CliError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| CliError::could_not(error).context(format_args!("--metrics {address}")))
 }
 
 async fn serve(
-    quic: Option<Quic>,
+    places: Places,
     grpc: Option<rpc::Server>,
-    store: &Store,
-    news: News,
+    metrics: Option<TcpListener>,
 ) -> Result<(), CliError> {
     let signals = |error| CliError::could_not(error).context("could not wait for signals");
     // Before anybody is told that this is running.
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let endpoint = match &quic {
-        None => None,
-        Some(quic) => Some(node::listen(quic.address, &quic.key, quic.allowed.list())?),
-    };
-    tell(endpoint.as_ref(), grpc.as_ref())?;
-    let stop = async {
+    tell(&places, grpc.as_ref(), metrics.as_ref())?;
+    let (stop, stopping) = watch::channel(false);
+    let own = places.own().cloned();
+    let only_own = places.origins() == 0;
+    let until = async {
         let mut health = tokio::time::interval(HEALTH_EVERY);
         loop {
             tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
-                _ = health.tick() => if store.failure().is_some() || store.frozen().is_some() {
+                // What mirrors other origins goes on, and says that its own store
+                // takes nothing any more.
+                _ = health.tick() => if let Some(own) = &own
+                    && only_own
+                    && (own.failure().is_some() || own.frozen().is_some())
+                {
                     return;
                 },
             }
         }
     };
-    // One end of either is the end of both.
-    let (stopping, _) = watch::channel(false);
-    let stopped = || {
-        let mut stopping = stopping.subscribe();
-        async move { _ = stopping.wait_for(|stop| *stop).await }
-    };
-    let quic = async {
-        if let (Some(endpoint), Some(quic)) = (endpoint, quic) {
-            let ledger = Arc::new(store.view().clone());
-            let hooks = Hooks {
-                shown: shown_to(store),
-                news: Some(news),
-            };
-            let doors = (endpoint, quic.allowed.list().clone());
-            let serving = node::serve(doors, ledger, ServeLimits::default(), hooks, stopped());
-            tokio::select! {
-                () = serving => (),
-                () = quic.allowed.follow() => (),
-            }
-        }
-    };
-    let grpc = async {
-        let Some(server) = grpc else { return Ok(()) };
-        let outcome = server.run(store.clone(), stopped()).await;
-        stopping.send_replace(true);
-        outcome
-    };
-    let mut both = std::pin::pin!(async { tokio::join!(quic, grpc).1 });
-    let outcome = tokio::select! {
-        outcome = &mut both => outcome,
-        () = stop => {
-            stopping.send_replace(true);
-            both.await
-        }
-    };
-    outcome.map_err(CliError::could_not)
-}
-
-/// Tells the gRPC server of changes, and followers of heads.
-fn tell_both(grpc: Option<Listener>, publish: watch::Sender<u64>) -> Listener {
-    Listener(Arc::new(move |change: Change<'_>| {
-        if matches!(change, Change::Head) {
-            publish.send_modify(|heads| *heads = heads.wrapping_add(1));
-        }
-        if let Some(grpc) = &grpc {
-            (grpc.0)(change);
-        }
-    }))
-}
-
-/// Whatever note a mirror shows is held against an own store: one that is ahead
-/// of it freezes it.
-fn shown_to(store: &Store) -> Option<node::Shown> {
-    if store.view().role() == StoreRole::Mirror {
-        return None;
+    let mut tasks = JoinSet::new();
+    let (say_fine, fine) = watch::channel(true);
+    let status = places.status();
+    let reporting = report(
+        Report {
+            status: status.clone(),
+            directories: places.directories(),
+        },
+        move |status: &NodeStatus| {
+            say_fine.send_if_modified(|fine| {
+                std::mem::replace(fine, status.origins_are_fine()) != *fine
+            });
+        },
+        stopping.clone(),
+    );
+    tasks.spawn(reporting);
+    if let Some(listener) = metrics {
+        let status = status.clone();
+        let serving = open::serve_metrics(listener, status, stopping.clone());
+        tasks.spawn(serving);
     }
-    let store = store.clone();
-    Some(Arc::new(move |peer: &NodeId, note: &[u8]| {
-        match store.witness(&[note.to_vec()]) {
-            Ok(Witness::Known) => (),
-            Ok(Witness::NotOurs) => tracing::warn!(%peer, "a mirror showed a note of another key"),
-            Ok(Witness::Frozen) => tracing::error!(%peer, "a mirror showed what freezes the store"),
-            Err(error) => tracing::warn!(%peer, %error, "a mirror's note could not be judged"),
-        }
-    }))
+    let (stations, allowed, rooms) = places.split();
+    for allowed in allowed {
+        let stopping = stopping.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = allowed.follow() => (),
+                () = stopped(stopping) => (),
+            }
+        });
+    }
+    for station in stations {
+        tasks.spawn(Station::run(station, stopping.clone()));
+    }
+    let has_grpc = grpc.is_some();
+    let grpc = async {
+        let Some(server) = grpc else {
+            return std::future::pending().await;
+        };
+        let rooms = rpc::Places::new(rooms).map_err(CliError::could_not)?;
+        let outcome = server.run(rooms, fine, stopped(stopping.clone())).await;
+        outcome.map_err(CliError::could_not)
+    };
+    let mut grpc = std::pin::pin!(grpc);
+    let outcome = tokio::select! {
+        // One end of it is the end of all.
+        outcome = &mut grpc => Some(outcome),
+        () = until => None,
+    };
+    stop.send_replace(true);
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None if has_grpc => grpc.await,
+        None => Ok(()),
+    };
+    while tasks.join_next().await.is_some() {}
+    outcome
 }
 
 /// Says where it listens, in one piece: a script may read one line only.
-fn tell(quic: Option<&quinn::Endpoint>, grpc: Option<&rpc::Server>) -> Result<(), CliError> {
+fn tell(
+    places: &Places,
+    grpc: Option<&rpc::Server>,
+    metrics: Option<&TcpListener>,
+) -> Result<(), CliError> {
     let mut out = Out::new();
-    if let Some(endpoint) = quic {
-        let address = endpoint
-            .local_addr()
-            .map_err(|error| CliError::could_not(error).context("could not tell the address"))?;
-        out.line(format_args!("quic listening on {address}"))?;
+    for (mirror, address) in places.addresses() {
+        match mirror {
+            None => out.line(format_args!("quic listening on {address}"))?,
+            Some(origin) => {
+                out.line(format_args!("quic of {origin} listening on {address}"))?;
+            }
+        }
     }
     if let Some(server) = grpc {
         out.line(format_args!("grpc listening on {}", server.local_addr()))?;
+    }
+    if let Some(listener) = metrics {
+        let address = listener.local_addr();
+        let address = address.map_err(CliError::could_not)?;
+        out.line(format_args!("metrics listening on {address}"))?;
     }
     out.flush()
 }

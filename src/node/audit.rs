@@ -150,6 +150,7 @@ fn run_sampler(
         progress(Progress {
             entries,
             received_bytes,
+            target: None,
         });
     }
 }

@@ -21,6 +21,7 @@ pub use super::drive::FRAMES_WAITING_MAX;
 use super::drive::{Ends, Event, connect, drive, leave};
 use super::quic::{CloseCode, EndpointError};
 use super::tls::{NodeId, NodeKey};
+use crate::head::HeadOrder;
 use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::mirror::REQUESTS_MAX;
@@ -70,6 +71,24 @@ pub struct Progress {
     pub entries: u64,
     /// Bytes received.
     pub received_bytes: u64,
+    /// The head that the source has shown, once it has been verified.
+    pub target: Option<Target>,
+}
+
+/// What a sync is on its way to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Term and epoch.
+    pub order: HeadOrder,
+    /// Entries under it.
+    pub entries: u64,
+}
+
+/// What one sync believes, takes and waits for.
+pub(super) struct Terms {
+    pub(super) origin: VerifierKey,
+    pub(super) limits: MirrorLimits,
+    pub(super) frame_deadline: Duration,
 }
 
 /// Why a sync ended without a report. What was stored stays.
@@ -78,6 +97,12 @@ pub enum CatchUpError {
     /// Keys or TLS could not be set up.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The name stands for no address, or nobody says for which.
+    #[error("{address}: no address to call")]
+    NoAddress {
+        /// The name.
+        address: String,
+    },
     /// The address cannot be called.
     #[error("connecting: {0}")]
     Connect(#[from] quinn::ConnectError),
@@ -123,7 +148,8 @@ impl CatchUpError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Connect(_)
+            Self::NoAddress { .. }
+            | Self::Connect(_)
             | Self::Connection(_)
             | Self::Reset { .. }
             | Self::TimedOut { .. }
@@ -155,7 +181,12 @@ pub async fn catch_up<S: StoreMirror + 'static>(
     let begun = Instant::now();
     let whole = config.sync_deadline.unwrap_or(Duration::MAX);
     let connection = connect(endpoint, key, place, config.connect_deadline.min(whole)).await?;
-    let run = sync_over(&connection, store, config, None, progress);
+    let terms = Terms {
+        origin: config.origin.clone(),
+        limits: config.limits,
+        frame_deadline: config.frame_deadline,
+    };
+    let run = sync_over(&connection, store, terms, None, progress);
     let left = |deadline: Duration| deadline.saturating_sub(begun.elapsed());
     let result = within(config.sync_deadline.map(left), run).await;
     log(config.peer, &result);
@@ -171,20 +202,19 @@ pub async fn catch_up<S: StoreMirror + 'static>(
 pub(super) async fn sync_over<S: StoreMirror + 'static>(
     connection: &Connection,
     store: Arc<S>,
-    config: &CatchUp,
+    terms: Terms,
     told: Option<Vec<Vec<u8>>>,
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Report, CatchUpError> {
-    let (origin, limits) = (config.origin.clone(), config.limits);
     let engine = move |ends: Ends| {
-        let mut mirror = Mirror::new(store.view(), origin, limits);
+        let mut mirror = Mirror::new(store.view(), terms.origin, terms.limits);
         match &told {
             Some(notes) => mirror.start_from(notes),
             None => mirror.start(),
         }
         run_engine(mirror, &*store, ends, progress)
     };
-    drive(connection, config.frame_deadline, REQUESTS_MAX, engine).await
+    drive(connection, terms.frame_deadline, REQUESTS_MAX, engine).await
 }
 
 /// Says how a sync ended.
@@ -274,9 +304,14 @@ pub(super) fn run_engine<S: StoreMirror>(
             Event::Lost(error) => return Err(error),
         }
         let (entries, received_bytes) = mirror.progress();
+        let target = mirror.shown().map(|head| Target {
+            order: head.order(),
+            entries: head.head().entries,
+        });
         progress(Progress {
             entries,
             received_bytes,
+            target,
         });
     }
 }

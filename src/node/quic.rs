@@ -5,7 +5,7 @@
 //! library's: raising them by hand was measured to be slower.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +117,15 @@ pub fn listen(
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
     bind(address, Some(config))
+}
+
+/// Any local address that can reach `remote`.
+#[must_use]
+pub const fn any_address(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+    }
 }
 
 /// An endpoint that only calls others.

@@ -30,7 +30,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::allow::Allowlist;
+use super::followers::FollowerTable;
 use super::frames::{FrameError, is_finished, read_frame};
+use super::pace::Pace;
 use super::quic::CloseCode;
 use super::tls::{NodeId, peer_id};
 use crate::ledger::ReadLedger;
@@ -57,6 +59,8 @@ pub struct ServeLimits {
     pub answers_per_peer_max: usize,
     /// Answers under way, all peers together.
     pub answers_max: usize,
+    /// Requests of one node key that are taken up in a second; more wait.
+    pub requests_per_second_max: u32,
     /// A handshake must be over by then.
     pub handshake_deadline: Duration,
     /// A request must have arrived by then.
@@ -73,6 +77,7 @@ impl Default for ServeLimits {
             connections_per_peer_max: 2,
             answers_per_peer_max: 16,
             answers_max: 128,
+            requests_per_second_max: 20_000,
             handshake_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(10),
             frame_deadline: Duration::from_mins(1),
@@ -132,8 +137,12 @@ pub struct News {
 pub struct Hooks {
     /// Told what askers show of their newest notes, on a blocking thread.
     pub shown: Option<Shown>,
+    /// Told the note of a head that is complete with a follower, in the same way.
+    pub acknowledged: Option<Shown>,
     /// Without it nobody can follow.
     pub news: Option<News>,
+    /// Who follows is written down here.
+    pub table: FollowerTable,
 }
 
 struct Shared<L> {
@@ -152,12 +161,14 @@ struct Seats {
     /// Oldest first.
     connections: VecDeque<Connection>,
     answers: Arc<Semaphore>,
+    pace: Arc<Pace>,
 }
 
 /// What the answers of one connection share.
 struct Traffic {
     /// Of all connections of the key.
     answers: Arc<Semaphore>,
+    pace: Arc<Pace>,
     /// Bytes of frames the connection has taken.
     taken_bytes: AtomicU64,
     /// It follows, which it may once.
@@ -221,6 +232,7 @@ struct Seat<'a> {
     peer: NodeId,
     id: usize,
     answers: Arc<Semaphore>,
+    pace: Arc<Pace>,
 }
 
 impl<'a> Seat<'a> {
@@ -229,6 +241,7 @@ impl<'a> Seat<'a> {
         let seats = table.entry(peer).or_insert_with(|| Seats {
             connections: VecDeque::new(),
             answers: Arc::new(Semaphore::new(limits.answers_per_peer_max)),
+            pace: Arc::new(Pace::new(limits.requests_per_second_max)),
         });
         while seats.connections.len() >= limits.connections_per_peer_max.max(1)
             && let Some(oldest) = seats.connections.pop_front()
@@ -242,6 +255,7 @@ impl<'a> Seat<'a> {
             peer,
             id: connection.stable_id(),
             answers: Arc::clone(&seats.answers),
+            pace: Arc::clone(&seats.pace),
         }
     }
 }
@@ -294,6 +308,7 @@ async fn connection<L: ReadLedger + 'static>(shared: Arc<Shared<L>>, incoming: I
         return CloseCode::Misbehaved.close(&connection);
     };
     let seat = Seat::take(&shared.peers, peer, &connection, &shared.limits);
+    let _listed = shared.hooks.table.connect(peer, address);
     tracing::debug!(%peer, %address, "mirror connected");
     tokio::select! {
         () = answer_streams(&shared, &connection, &seat) => (),
@@ -312,6 +327,7 @@ async fn answer_streams<L: ReadLedger + 'static>(
     let peer = seat.peer;
     let traffic = Arc::new(Traffic {
         answers: Arc::clone(&seat.answers),
+        pace: Arc::clone(&seat.pace),
         taken_bytes: AtomicU64::new(0),
         follows: AtomicBool::new(false),
     });
@@ -391,13 +407,15 @@ async fn answer<L: ReadLedger + 'static>(
         .await
         .map_err(|_| AnswerError::RequestTimedOut)??;
     let mut answer = sync::answer(&request)?;
+    traffic.pace.wait().await;
     if answer.follows() {
         return follow(shared, peer, traffic, send, answer).await;
     }
     let mut places = traffic.places(&shared.answers).await;
-    let mut shown = shared.hooks.shown.clone();
+    let mut told = false;
     loop {
-        let next = next_frame(shared, peer, shown.take(), answer, places).await?;
+        let tell = !std::mem::replace(&mut told, true);
+        let next = next_frame(shared, peer, tell, answer, places).await?;
         (answer, places) = (next.answer, next.places);
         let Some(frame) = next.frame else {
             break;
@@ -421,14 +439,25 @@ struct Next {
 async fn next_frame<L: ReadLedger + 'static>(
     shared: &Shared<L>,
     peer: NodeId,
-    tell: Option<Shown>,
+    tell: bool,
     mut answer: Answer,
     places: Places,
 ) -> Result<Next, AnswerError> {
     let ledger = Arc::clone(&shared.ledger);
+    let hooks = tell.then(|| shared.hooks.clone());
     let next = tokio::task::spawn_blocking(move || {
-        if let (Some(tell), Some(note)) = (tell, answer.shown_note()) {
-            tell(&peer, note);
+        if let Some(Hooks {
+            shown,
+            acknowledged,
+            ..
+        }) = hooks
+        {
+            if let (Some(tell), Some(note)) = (shown, answer.shown_note()) {
+                tell(&peer, note);
+            }
+            if let (Some(tell), Some(note)) = (acknowledged, answer.acknowledged_note()) {
+                tell(&peer, note);
+            }
         }
         let frame = answer.next_frame(&*ledger);
         frame
@@ -466,11 +495,13 @@ async fn follow<L: ReadLedger + 'static>(
         return Err(AnswerError::FollowsTwice);
     }
     let _following = followers.join();
-    let mut shown = shared.hooks.shown.clone();
+    shared.hooks.table.follows(&peer);
+    let mut told = false;
     loop {
         published.mark_unchanged();
         let places = traffic.places(&shared.answers).await;
-        let next = next_frame(shared, peer, shown.take(), answer, places).await?;
+        let tell = !std::mem::replace(&mut told, true);
+        let next = next_frame(shared, peer, tell, answer, places).await?;
         drop(next.places);
         answer = next.answer;
         if let Some(frame) = next.frame {

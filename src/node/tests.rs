@@ -23,7 +23,7 @@ use crate::sync::testing::{FakeLedger, FakeMirror, signer};
 use crate::sync::{Outcome, PeerFault, Report, SyncError};
 
 mod audit;
-mod follow;
+mod keep_up;
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SHORT: Duration = Duration::from_millis(200);
@@ -59,8 +59,11 @@ impl Server {
         limits: ServeLimits,
         shown: Option<Shown>,
     ) -> Self {
-        let news = None;
-        Self::telling(ledger, allowed, limits, Hooks { shown, news })
+        let hooks = Hooks {
+            shown,
+            ..Hooks::default()
+        };
+        Self::telling(ledger, allowed, limits, hooks)
     }
 
     fn telling<L: ReadLedger + 'static>(

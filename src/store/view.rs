@@ -120,6 +120,12 @@ impl View {
         }
     }
 
+    /// Entries that are stored, also those that no complete head covers yet.
+    #[must_use]
+    pub fn held_entries(&self) -> u64 {
+        self.index().entries
+    }
+
     /// Contexts after `after` (by name), at most `limit` of them.
     pub fn contexts(
         &self,

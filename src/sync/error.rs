@@ -190,6 +190,14 @@ pub enum LocalFault {
         /// The limit.
         max: u64,
     },
+    /// The disk is too full to take any more.
+    #[error("{free_bytes} bytes of disk are free, {keep_bytes} are to stay free")]
+    Room {
+        /// Free bytes of the store's file system.
+        free_bytes: u64,
+        /// Those that are to stay free.
+        keep_bytes: u64,
+    },
     /// The head is of a later term; takeovers are not followed yet.
     #[error("the origin is in term {term}: takeovers are not followed yet")]
     TakeoverNotFollowed {

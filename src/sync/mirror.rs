@@ -327,6 +327,12 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         (self.entries, self.received_bytes)
     }
 
+    /// The head that the source has shown, once it was verified.
+    #[must_use]
+    pub const fn shown(&self) -> Option<&SignedHead> {
+        self.shown.as_ref()
+    }
+
     /// Turns an error into the last output. Whatever was still to be stored
     /// has been verified and stays; requests not sent yet are dropped.
     fn settle(&mut self, result: Result<(), SyncError>) {

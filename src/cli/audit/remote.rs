@@ -9,7 +9,7 @@ use super::AuditArguments;
 use crate::cli::data::DataDir;
 use crate::cli::error::CliError;
 use crate::cli::init::parse_vkey;
-use crate::cli::mirror::{explain, local_address, resolve};
+use crate::cli::mirror::{explain, resolve};
 use crate::cli::output::{Out, escape, seconds};
 use crate::cli::progress;
 use crate::node::{self, NodeId, RemoteAudit, RemoteAuditOptions};
@@ -70,7 +70,7 @@ pub(super) fn run(data: &DataDir, from: &str, arguments: &AuditArguments) -> Res
     let runtime = Runtime::new()
         .map_err(|error| CliError::could_not(error).context("could not start the runtime"))?;
     let outcome = runtime.block_on(async {
-        let endpoint = node::client(local_address(address))?;
+        let endpoint = node::client(node::any_address(address))?;
         let shown = bar.clone();
         let progress = move |progress: node::Progress| {
             shown.set_position(progress.received_bytes);

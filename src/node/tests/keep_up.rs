@@ -1,0 +1,339 @@
+//! A mirror that is kept up to date: every head, through restarts and peers that
+//! fail, until it is told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{LOCALHOST, Server, Stopped, key, ledger, open, signer};
+use crate::entry::{ContextId, Draft};
+use crate::head::SignedHead;
+use crate::node::{
+    Allowlist, Before, CatchUpError, FollowerTable, Hooks, KeepUp, News, NodeKey, OriginGauge,
+    OriginState, OriginStatus, Peer, ServeLimits, Waiting, keep_up, quic, serve,
+};
+use crate::store::disk::MemoryDisk;
+use crate::store::{Store, StoreOptions, StoreRole, create};
+use crate::sync::{LocalFault, MirrorLimits, Outcome, Report, SyncError};
+
+/// A store that publishes heads by itself, and what tells of them.
+fn source() -> (Store, News) {
+    let disk = Arc::new(MemoryDisk::new());
+    create(&*disk, StoreRole::Own, signer(1).verifier()).unwrap();
+    let mut options = StoreOptions::new(Arc::new(Stopped));
+    let news = Before::default().prepare(&mut options, None);
+    let store = Store::open(disk, options, Some(signer(1))).unwrap().store;
+    (store, news)
+}
+
+fn append(store: &Store, n: usize) {
+    let id = ContextId::new(&format!("context {}", n % 3)).unwrap();
+    let draft = Draft::new("key", vec![1; n]).unwrap();
+    store.append(vec![(id, draft)]).unwrap();
+}
+
+fn peer(node: &NodeKey, address: SocketAddr) -> Peer {
+    format!("{}@{address}", node.id()).parse().unwrap()
+}
+
+/// A mirror's process.
+struct Follower {
+    store: Store,
+    gauge: OriginGauge,
+    reports: mpsc::UnboundedReceiver<Report>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), CatchUpError>>,
+}
+
+impl Follower {
+    fn of(address: SocketAddr) -> Self {
+        Self::with(vec![peer(&key(1), address)], MirrorLimits::default())
+    }
+
+    fn with(peers: Vec<Peer>, limits: MirrorLimits) -> Self {
+        let store = open(StoreRole::Mirror);
+        let (tell, reports) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let origin = signer(1).verifier().clone();
+        let long = Duration::from_mins(5);
+        let gauge = OriginGauge::new(origin.name().clone(), &peers, Some(0), long, None);
+        let config = KeepUp {
+            origin,
+            peers,
+            allowed: Arc::new(move || Ok(limits)),
+            waiting: Waiting {
+                poll_every: Duration::from_millis(50),
+                ..Waiting::default()
+            },
+        };
+        let (mirror, shown) = (Arc::new(store.clone()), gauge.clone());
+        let task = tokio::spawn(async move {
+            let done = |_: &Peer, report: &Report| _ = tell.send(report.clone());
+            let shutdown = async { _ = stopped.await };
+            let key = Arc::new(key(2));
+            let outcome = keep_up(key, mirror, &config, &shown, done, shutdown).await;
+            if let Err(error) = &outcome {
+                shown.stopped(error);
+            }
+            outcome
+        });
+        Self {
+            store,
+            gauge,
+            reports,
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    /// Waits until it holds so many entries.
+    async fn holds(&mut self, entries: u64) {
+        loop {
+            let report = self.reports.recv().await.unwrap();
+            let Some(head) = self.store.view().head() else { continue };
+            assert!(report.head.is_some_and(|shown| shown.order() <= head.order()));
+            if head.head().entries >= entries {
+                return;
+            }
+        }
+    }
+
+    fn status(&self) -> OriginStatus {
+        self.gauge.status(Instant::now(), 0)
+    }
+
+    async fn stop(mut self) -> Result<(), CatchUpError> {
+        drop(self.stop.take());
+        self.task.await.unwrap()
+    }
+}
+
+fn hooks(news: &News) -> Hooks {
+    Hooks {
+        news: Some(news.clone()),
+        ..Hooks::default()
+    }
+}
+
+fn telling(store: &Store, news: &News) -> Server {
+    let (view, limits) = (store.view().clone(), ServeLimits::default());
+    Server::telling(view, &[key(2).id()], limits, hooks(news))
+}
+
+/// A server that can be started again where it was.
+struct Restarted<'s> {
+    store: &'s Store,
+    hooks: Hooks,
+    address: SocketAddr,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl<'s> Restarted<'s> {
+    fn new(store: &'s Store, hooks: Hooks) -> Self {
+        let mut server = Self {
+            store,
+            hooks,
+            address: LOCALHOST,
+            running: None,
+        };
+        server.start();
+        server
+    }
+
+    fn start(&mut self) {
+        let allowed = Allowlist::new([key(2).id()]).unwrap();
+        let endpoint = quic::listen(self.address, &key(1), &allowed).unwrap();
+        self.address = endpoint.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ledger = Arc::new(self.store.view().clone());
+        let (limits, hooks) = (ServeLimits::default(), self.hooks.clone());
+        let until = async { _ = stopped.await };
+        let serving = serve((endpoint, allowed), ledger, limits, hooks, until);
+        self.running = Some((stop, tokio::spawn(serving)));
+    }
+
+    async fn stop(&mut self) {
+        let (stop, task) = self.running.take().unwrap();
+        drop(stop);
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_hears_of_every_head() {
+    let (store, news) = source();
+    append(&store, 0);
+    store.publish().unwrap();
+    let server = telling(&store, &news);
+    let mut mirror = Follower::of(server.address);
+    mirror.holds(1).await;
+    // Nobody publishes but the store itself, because somebody follows.
+    for n in 1..30 {
+        append(&store, n);
+        if n == 1 {
+            // The first may have come before it followed.
+            store.publish().unwrap();
+        }
+        mirror.holds(n as u64 + 1).await;
+    }
+    assert_eq!(news.followers.count(), 1);
+    assert_eq!(
+        mirror.store.view().contexts(None, 9).unwrap(),
+        store.view().contexts(None, 9).unwrap()
+    );
+    let status = mirror.status();
+    assert_eq!(status.state, OriginState::Synced, "{status:?}");
+    assert_eq!((status.lag_entries, status.lag_seconds), (0, 0.0));
+    assert_eq!(status.entries, 30);
+    mirror.stop().await.unwrap();
+    server.stop().await;
+    assert_eq!(news.followers.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_comes_back_when_its_source_does() {
+    let (store, news) = source();
+    append(&store, 0);
+    store.publish().unwrap();
+    let mut server = Restarted::new(&store, hooks(&news));
+    let mut mirror = Follower::of(server.address);
+    for n in 1..4 {
+        mirror.holds(n).await;
+        server.stop().await;
+        append(&store, usize::try_from(n).unwrap());
+        store.publish().unwrap();
+        server.start();
+    }
+    mirror.holds(4).await;
+    mirror.stop().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_tells_nobody_is_asked_again() {
+    let server = Server::new(ledger(), &[key(2).id()], ServeLimits::default());
+    let mut mirror = Follower::of(server.address);
+    let first = mirror.reports.recv().await.unwrap();
+    assert_eq!(first.outcome, Outcome::CaughtUp);
+    for _ in 0..3 {
+        let again = mirror.reports.recv().await.unwrap();
+        assert_eq!(again.outcome, Outcome::Current);
+    }
+    // Over one connection.
+    assert_eq!(mirror.status().peers[0].failures, 0);
+    mirror.stop().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_other_peer_can_mend_ends_it() {
+    let (store, news) = source();
+    append(&store, 0);
+    store.publish().unwrap();
+    let server = telling(&store, &news);
+    let mut mirror = Follower::of(server.address);
+    mirror.holds(1).await;
+    mirror.store.close().unwrap();
+    append(&store, 1);
+    store.publish().unwrap();
+    let error = (&mut mirror.task).await.unwrap().unwrap_err();
+    let store_failed = matches!(
+        error,
+        CatchUpError::Sync(SyncError::Local(LocalFault::Store(_)))
+    );
+    assert!(store_failed, "{error}");
+    assert_eq!(mirror.status().state, OriginState::Failed);
+    // An origin that is larger than it may be.
+    let limits = MirrorLimits {
+        entries_max: 1,
+        ..MirrorLimits::default()
+    };
+    let mut mirror = Follower::with(vec![peer(&key(1), server.address)], limits);
+    let error = (&mut mirror.task).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("entries of the origin"), "{error}");
+    let status = mirror.status();
+    assert_eq!((status.state, status.entries), (OriginState::Quota, 0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_fail_or_are_behind_hold_up_nothing() {
+    let (store, news) = source();
+    append(&store, 0);
+    store.publish().unwrap();
+    // One that is not there, one with another key, one that is behind, and one
+    // that is as it should be.
+    let gone = std::net::UdpSocket::bind(LOCALHOST).unwrap();
+    let server = telling(&store, &news);
+    let old = open(StoreRole::Mirror);
+    let pulled = super::pull(&key(2), &Arc::new(old.clone()), &super::config(server.address));
+    assert_eq!(pulled.await.unwrap().outcome, Outcome::CaughtUp);
+    append(&store, 1);
+    store.publish().unwrap();
+    let behind = Server::new(old.view().clone(), &[key(2).id()], ServeLimits::default());
+    let peers = vec![
+        peer(&key(1), gone.local_addr().unwrap()),
+        peer(&key(7), server.address),
+        peer(&key(1), behind.address),
+        peer(&key(1), server.address),
+    ];
+    let mut mirror = Follower::with(peers, MirrorLimits::default());
+    for n in 2..6 {
+        mirror.holds(n).await;
+        append(&store, usize::try_from(n).unwrap());
+        store.publish().unwrap();
+    }
+    mirror.holds(6).await;
+    // Until the one that is behind has been asked again.
+    while !mirror.status().peers[2].behind {
+        mirror.reports.recv().await.unwrap();
+    }
+    let status = mirror.status();
+    let connected: Vec<bool> = status.peers.iter().map(|peer| peer.connected).collect();
+    assert_eq!(connected[1..], [false, true, true], "{status:?}");
+    assert_eq!(status.state, OriginState::Synced);
+    mirror.stop().await.unwrap();
+    server.stop().await;
+    behind.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_knows_how_far_its_followers_are() {
+    let (store, news) = source();
+    append(&store, 0);
+    store.publish().unwrap();
+    let table = FollowerTable::default();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (view, listed) = (store.view().clone(), table.clone());
+    let acknowledged = move |peer: &crate::node::NodeId, note: &[u8]| {
+        let head = SignedHead::open(note, &view.origin()).unwrap();
+        listed.acknowledged(peer, crate::node::HeadFigures::from(&head));
+        _ = tell.send(head.head().entries);
+    };
+    let hooks = Hooks {
+        acknowledged: Some(Arc::new(acknowledged)),
+        table: table.clone(),
+        ..hooks(&news)
+    };
+    let view = store.view().clone();
+    let server = Server::telling(view, &[key(2).id()], ServeLimits::default(), hooks);
+    let mut mirror = Follower::of(server.address);
+    for n in 1..5 {
+        mirror.holds(n).await;
+        while told.recv().await.unwrap() < n {}
+        let entries = store.view().totals().1;
+        let follower = table.status(entries, 0).pop().unwrap();
+        assert_eq!(follower.id, key(2).id());
+        assert_eq!((follower.lag_entries, follower.connected), (0, true));
+        assert_eq!(table.status(entries + 3, 0)[0].lag_entries, 3);
+        append(&store, usize::try_from(n).unwrap());
+        store.publish().unwrap();
+    }
+    mirror.stop().await.unwrap();
+    server.stop().await;
+    assert!(!table.status(0, 0)[0].connected);
+}
