@@ -24,7 +24,7 @@ const COUNTS: [(&str, usize, usize); 15] = [
     ("run", 3, 11),
     ("span", 6, 23),
     ("seen", 5, 26),
-    ("wire", 19, 112),
+    ("wire", 20, 118),
     ("tree", 66, 54),
     ("tiles", 5, 11),
     ("note", 13, 26),

@@ -204,6 +204,9 @@ fn write_frames() {
             size: 4,
         },
         Request::Follow { newest: Vec::new() },
+        Request::Complete {
+            note: decode::honest_note(),
+        },
     ];
     let disk = segment::written();
     let view = Store::open_read_only(std::sync::Arc::new(disk)).unwrap();

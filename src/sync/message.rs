@@ -36,7 +36,7 @@ pub const NODES_REPLY_BYTES_MAX: usize = 2 << 20;
 /// A context id with its length, two numbers, and a list's count.
 const CONTEXT_BODY_BYTES_MAX: usize = CONTEXT_ID_BYTES_MAX + 32;
 
-/// What a frame is. The first seven are requests.
+/// What a frame is. The first eight are requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -54,6 +54,8 @@ pub enum Kind {
     InclusionRequest = 0x06,
     /// Asks for every head from now on.
     FollowRequest = 0x07,
+    /// Tells which head is complete in the asker; nothing is answered.
+    CompleteRequest = 0x08,
     /// Notes, the newest head last.
     Head = 0x81,
     /// Directory nodes with their openings.
@@ -74,7 +76,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::HeadRequest,
         Self::NodesRequest,
         Self::EntriesRequest,
@@ -82,6 +84,7 @@ impl Kind {
         Self::ConsistencyRequest,
         Self::InclusionRequest,
         Self::FollowRequest,
+        Self::CompleteRequest,
         Self::Head,
         Self::Nodes,
         Self::EntriesBegin,
@@ -112,7 +115,7 @@ impl Kind {
     #[must_use]
     pub const fn body_bytes_max(self) -> usize {
         match self {
-            Self::HeadRequest | Self::FollowRequest => NOTE_BYTES_MAX + 8,
+            Self::HeadRequest | Self::FollowRequest | Self::CompleteRequest => NOTE_BYTES_MAX + 8,
             Self::NodesRequest => NODES_PER_REQUEST_MAX * Hash::LEN + 8,
             Self::EntriesRequest
             | Self::ConsistencyRequest
@@ -223,6 +226,11 @@ pub enum Request {
         /// Note bytes, empty without one.
         newest: Vec<u8>,
     },
+    /// This head is complete and durable in the asker. The answer has no frame.
+    Complete {
+        /// Note bytes, at least one.
+        note: Vec<u8>,
+    },
     /// Directory nodes, 1..=256.
     Nodes {
         /// Their hashes.
@@ -268,6 +276,7 @@ impl Request {
         match self {
             Self::Head { newest } => encode(Kind::HeadRequest, &wire::Note::new(newest)),
             Self::Follow { newest } => encode(Kind::FollowRequest, &wire::Note::new(newest)),
+            Self::Complete { note } => encode(Kind::CompleteRequest, &wire::Note::new(note)),
             Self::Nodes { hashes } => {
                 let body = wire::Hashes::<NODES_PER_REQUEST_MAX>::new(hashes);
                 encode(Kind::NodesRequest, &body)
@@ -303,19 +312,15 @@ impl Request {
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let (kind, body) = FrameHeader::split(frame)?;
         match kind {
-            Kind::HeadRequest | Kind::FollowRequest => {
-                let newest = decode::<wire::Note>(kind, body)?.into_bytes();
-                in_range(
-                    "note in bytes",
-                    newest.len() as u64,
-                    0,
-                    NOTE_BYTES_MAX as u64,
-                )?;
-                Ok(match kind {
-                    Kind::FollowRequest => Self::Follow { newest },
-                    _ => Self::Head { newest },
-                })
-            }
+            Kind::HeadRequest => Ok(Self::Head {
+                newest: decode::<wire::Note>(kind, body)?.open(0)?,
+            }),
+            Kind::FollowRequest => Ok(Self::Follow {
+                newest: decode::<wire::Note>(kind, body)?.open(0)?,
+            }),
+            Kind::CompleteRequest => Ok(Self::Complete {
+                note: decode::<wire::Note>(kind, body)?.open(1)?,
+            }),
             Kind::NodesRequest => {
                 let list: wire::Hashes<NODES_PER_REQUEST_MAX> = decode(kind, body)?;
                 Ok(Self::Nodes {

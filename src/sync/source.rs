@@ -77,6 +77,7 @@ pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
     let state = match Request::decode(frame)? {
         Request::Head { newest } => State::Head { newest },
         Request::Follow { newest } => State::Follow { newest },
+        Request::Complete { note } => State::Complete { note },
         Request::Nodes { hashes } => State::Nodes(hashes.into_iter()),
         Request::Payloads { hashes } => State::Payloads(hashes.into_iter()),
         Request::Entries {
@@ -122,6 +123,10 @@ enum State {
     Follow {
         newest: Vec<u8>,
     },
+    /// The head that is complete in the asker.
+    Complete {
+        note: Vec<u8>,
+    },
     Nodes(std::vec::IntoIter<Hash>),
     Payloads(std::vec::IntoIter<Hash>),
     Entries(Entries),
@@ -155,6 +160,17 @@ impl Answer {
     pub fn shown_note(&self) -> Option<&[u8]> {
         match &self.state {
             State::Head { newest } | State::Follow { newest } if !newest.is_empty() => Some(newest),
+            _ => self.acknowledged_note(),
+        }
+    }
+
+    /// Before the answer is asked for its first frame, which it does not have:
+    /// the note of the head that the asker says is complete in it. It is not
+    /// verified, as with [`Self::shown_note`], which it is too.
+    #[must_use]
+    pub fn acknowledged_note(&self) -> Option<&[u8]> {
+        match &self.state {
+            State::Complete { note } => Some(note),
             _ => None,
         }
     }
@@ -172,7 +188,7 @@ impl Answer {
         ledger: &L,
     ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Done => Ok(None),
+            State::Done | State::Complete { .. } => Ok(None),
             State::Head { newest } => {
                 let head = ledger.newest_head().map_err(SourceError::Ledger)?;
                 Ok(Some(head_reply(ledger, &newest, head.as_ref())?))

@@ -71,7 +71,7 @@ fn hashes(list: Vec<Bytes32>) -> Vec<Hash> {
     list.into_iter().map(Hash::from_bytes).collect()
 }
 
-/// Body of `HeadRequest`.
+/// Body of `HeadRequest`, `FollowRequest` and `CompleteRequest`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Note(ByteBuf);
 
@@ -80,8 +80,10 @@ impl Note {
         Self(ByteBuf::from(bytes))
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0.into_vec()
+    pub(super) fn open(self, bytes_min: u64) -> Result<Vec<u8>, DecodeError> {
+        let (len, max) = (self.0.len() as u64, NOTE_BYTES_MAX as u64);
+        in_range("note in bytes", len, bytes_min, max)?;
+        Ok(self.0.into_vec())
     }
 }
 

@@ -47,6 +47,12 @@ fn requests(id: &ContextId, h: &[Hash]) -> Vec<(&'static str, Request)> {
                 newest: b"note".to_vec(),
             },
         ),
+        (
+            "Complete?",
+            Request::Complete {
+                note: b"note\n".to_vec(),
+            },
+        ),
     ]
 }
 
@@ -171,6 +177,7 @@ pub(crate) fn wire() -> Value {
             "reply",
             "090000008703637478070c000000",
         ),
+        ("Complete?, no note", "request", "010000000800"),
         ("Nodes?, no hash", "request", "010000000200"),
         ("Payloads?, no hash", "request", "010000000400"),
         ("Entries?, empty context id", "request", "0300000003000005"),

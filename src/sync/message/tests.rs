@@ -47,6 +47,9 @@ fn requests() -> Vec<Request> {
         Request::Follow {
             newest: b"note".to_vec(),
         },
+        Request::Complete {
+            note: b"note".to_vec(),
+        },
     ]
 }
 
@@ -125,7 +128,10 @@ fn golden_bytes() {
         format!("210000000401{}", "09".repeat(32)),
         format!("0600000005{}{}{}{}", "03", hex(b"ctx"), "01", "02"),
         format!("0700000006{}{}{}{}", "03", hex(b"ctx"), "03", "ac02"),
+        format!("0500000007{}{}", "04", hex(b"note")),
+        format!("0500000008{}{}", "04", hex(b"note")),
     ];
+    assert_eq!(requests().len(), expected.len());
     for (request, expected) in requests().iter().zip(expected) {
         assert_eq!(hex(&request.encode().unwrap()), expected);
     }
@@ -269,6 +275,7 @@ fn lists_that_promise_too_much_are_refused() {
         Kind::PayloadsRequest,
         Kind::HeadRequest,
         Kind::FollowRequest,
+        Kind::CompleteRequest,
     ] {
         assert!(Request::decode(&body(kind, &huge)).is_err());
         // None at all is no question.
