@@ -202,7 +202,8 @@ async fn serve(
             return std::future::pending().await;
         };
         let rooms = rpc::Places::new(rooms).map_err(CliError::could_not)?;
-        let outcome = server.run(rooms, fine, stopped(stopping.clone())).await;
+        let rooms = rooms.with_origins_ok(fine);
+        let outcome = server.run(rooms, stopped(stopping.clone())).await;
         outcome.map_err(CliError::could_not)
     };
     let mut grpc = std::pin::pin!(grpc);

@@ -270,8 +270,9 @@ async fn peers_that_fail_or_are_behind_hold_up_nothing() {
     let gone = std::net::UdpSocket::bind(LOCALHOST).unwrap();
     let server = telling(&store, &news);
     let old = open(StoreRole::Mirror);
-    let pulled = super::pull(&key(2), &Arc::new(old.clone()), &super::config(server.address));
-    assert_eq!(pulled.await.unwrap().outcome, Outcome::CaughtUp);
+    let (mirror, config) = (Arc::new(old.clone()), super::config(server.address));
+    let pulled = super::pull(&key(2), &mirror, &config).await;
+    assert_eq!(pulled.unwrap().outcome, Outcome::CaughtUp);
     append(&store, 1);
     store.publish().unwrap();
     let behind = Server::new(old.view().clone(), &[key(2).id()], ServeLimits::default());
