@@ -87,7 +87,8 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
     options.head_every = Some(HEAD_EVERY);
     options.heartbeat_every = Some(HEARTBEAT_EVERY);
     let (publish, published) = watch::channel(0);
-    options.listener = Some(tell_both(grpc.as_ref().map(rpc::Server::listener), publish));
+    let place = rpc::Opening::new();
+    options.listener = Some(tell_both(place.listener(), publish));
     let followers = Followers::default();
     options.followers = Some(followers.clone());
     let news = News {
@@ -95,6 +96,8 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
         followers,
     };
     let store = data.open(options)?;
+    let places = rpc::Places::new(vec![place.with(store.clone())]).map_err(CliError::could_not)?;
+    let grpc = grpc.map(|server| (server, places));
     let outcome = Runtime::new()
         .map_err(|error| CliError::could_not(error).context("could not start the runtime"))
         .and_then(|runtime| {
@@ -114,7 +117,7 @@ pub(super) fn run(data: &DataDir, arguments: ServeArguments) -> Result<(), CliEr
 
 async fn serve(
     quic: Option<Quic>,
-    grpc: Option<rpc::Server>,
+    grpc: Option<(rpc::Server, rpc::Places)>,
     store: &Store,
     news: News,
 ) -> Result<(), CliError> {
@@ -126,7 +129,7 @@ async fn serve(
         None => None,
         Some(quic) => Some(node::listen(quic.address, &quic.key, quic.allowed.list())?),
     };
-    tell(endpoint.as_ref(), grpc.as_ref())?;
+    tell(endpoint.as_ref(), grpc.as_ref().map(|(server, _)| server))?;
     let stop = async {
         let mut health = tokio::time::interval(HEALTH_EVERY);
         loop {
@@ -161,8 +164,10 @@ async fn serve(
         }
     };
     let grpc = async {
-        let Some(server) = grpc else { return Ok(()) };
-        let outcome = server.run(store.clone(), stopped()).await;
+        let Some((server, places)) = grpc else {
+            return Ok(());
+        };
+        let outcome = server.run(places, stopped()).await;
         stopping.send_replace(true);
         outcome
     };
@@ -178,14 +183,12 @@ async fn serve(
 }
 
 /// Tells the gRPC server of changes, and followers of heads.
-fn tell_both(grpc: Option<Listener>, publish: watch::Sender<u64>) -> Listener {
+fn tell_both(grpc: Listener, publish: watch::Sender<u64>) -> Listener {
     Listener(Arc::new(move |change: Change<'_>| {
         if matches!(change, Change::Head) {
             publish.send_modify(|heads| *heads = heads.wrapping_add(1));
         }
-        if let Some(grpc) = &grpc {
-            (grpc.0)(change);
-        }
+        (grpc.0)(change);
     }))
 }
 

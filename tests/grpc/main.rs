@@ -7,9 +7,12 @@
 mod archives;
 mod calls;
 mod guard;
+mod health;
 mod hostile;
 mod lifecycle;
+mod mirrors;
 mod old;
+mod places;
 mod support;
 mod tls;
 mod watch;

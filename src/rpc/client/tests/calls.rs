@@ -142,6 +142,7 @@ fn page(sequences: &[u64], latest: u64, next: u64) -> GetResponse {
         entries: sequences.iter().map(|at| entry("k", *at)).collect(),
         latest_sequence: latest,
         next_after_sequence: next,
+        ..GetResponse::default()
     }
 }
 
