@@ -6,6 +6,7 @@
 
 mod archives;
 mod calls;
+mod command;
 mod guard;
 mod health;
 mod hostile;
