@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use common::{directory, draft, median, options, quick, signer};
 use converge_ledger::client::{Client, ClientOptions, Watch};
 use converge_ledger::entry::{ContextId, Draft};
-use converge_ledger::rpc::{RpcConfig, Server};
+use converge_ledger::rpc::{Opening, Places, RpcConfig, Server};
 use converge_ledger::store::disk::RealDisk;
 use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
 use tokio::sync::oneshot;
@@ -59,15 +59,17 @@ fn serve() -> Served {
     create(&*disk, StoreRole::Own, signer().verifier()).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(any, RpcConfig::default(), None, None).unwrap();
+    let place = Opening::new();
     let options = StoreOptions {
         head_every: Some(Duration::from_secs(1)),
-        listener: Some(server.listener()),
+        listener: Some(place.listener()),
         ..options(RESERVE_BYTES)
     };
     let store = Store::open(disk, options, Some(signer())).unwrap().store;
     let address = server.local_addr();
     let (stop, stopped) = oneshot::channel();
-    let run = server.run(store.clone(), async move { _ = stopped.await });
+    let places = Places::new(vec![place.with(store.clone())]).unwrap();
+    let run = server.run(places, async move { _ = stopped.await });
     let task = tokio::spawn(async move { run.await.unwrap() });
     Served {
         store,

@@ -17,7 +17,7 @@ use super::data::{DataDir, options};
 use super::error::CliError;
 use super::output::{Out, STDOUT, escape};
 use super::progress;
-use super::remote::{Remote, ServerArguments, Target};
+use super::remote::{ReadArguments, Remote, ServerArguments, Target};
 use super::show::Text;
 use crate::archive::{self, WriteError};
 use crate::client::ClientError;
@@ -47,7 +47,7 @@ pub(super) struct SnapshotArguments {
     #[arg(long, requires = "output")]
     json: bool,
     #[command(flatten)]
-    pub(super) server: ServerArguments,
+    pub(super) read: ReadArguments,
 }
 
 #[derive(Debug, Args)]

@@ -43,7 +43,7 @@ use tracing_subscriber::EnvFilter;
 
 use error::CliError;
 use guard::GuardArguments;
-use remote::{ServerArguments, Target};
+use remote::{ReadArguments, ServerArguments, Target};
 
 /// Environment variable that sets what is logged.
 const LOG_ENV: &str = "CONVERGE_LEDGER_LOG";
@@ -130,11 +130,21 @@ impl Command {
     const fn server(&self) -> Option<&ServerArguments> {
         match self {
             Self::Append(arguments) => Some(&arguments.server),
-            Self::Get(arguments) => Some(&arguments.server),
-            Self::Watch(arguments) => Some(&arguments.server),
-            Self::Snapshot(arguments) => Some(&arguments.server),
             Self::Load(arguments) => Some(&arguments.server),
-            Self::Contexts(arguments) => Some(&arguments.server),
+            _ => match self.reads() {
+                Some(arguments) => Some(&arguments.server),
+                None => None,
+            },
+        }
+    }
+
+    /// The same, of commands that read.
+    const fn reads(&self) -> Option<&ReadArguments> {
+        match self {
+            Self::Get(arguments) => Some(&arguments.read),
+            Self::Watch(arguments) => Some(&arguments.read),
+            Self::Snapshot(arguments) => Some(&arguments.read),
+            Self::Contexts(arguments) => Some(&arguments.read),
             _ => None,
         }
     }
@@ -203,7 +213,11 @@ pub fn run() -> ExitCode {
     };
     let target = guard
         .with_environment()
-        .and_then(|guard| Target::choose(data, command.server(), guard, &matches));
+        .and_then(|guard| Target::choose(data, command.server(), guard, &matches))
+        .and_then(|target| match command.reads() {
+            Some(arguments) => target.to_read(arguments),
+            None => Ok(target),
+        });
     status_of(target.and_then(|target| command.run(&target)))
 }
 

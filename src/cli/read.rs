@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::data::DataDir;
 use super::error::CliError;
 use super::output::{Out, escape};
-use super::remote::{ServerArguments, Target};
+use super::remote::{ReadArguments, Target};
 use super::show::{self, Text};
-use crate::client::{Client, PageQuery};
+use crate::client::{Client, ContextSummary, Contexts, PageQuery};
 use crate::entry::ContextId;
-use crate::store::{PageLimits, SignedState, StoreRole, View};
+use crate::store::{ContextInfo, PageLimits, SignedState, StoreRole, View};
 
 /// Contexts asked for at a time.
 const CONTEXTS_PAGE: usize = 10_000;
@@ -40,16 +40,17 @@ pub(super) struct GetArguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    pub(super) server: ServerArguments,
+    pub(super) read: ReadArguments,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ContextsArguments {
-    /// Print one JSON object a line: `context`, `size`, `root`
+    /// Print one JSON object a line: `context`, `size`, `root`, and `origin` if a
+    /// server holds several
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    pub(super) server: ServerArguments,
+    pub(super) read: ReadArguments,
 }
 
 #[derive(Debug, Args)]
@@ -84,7 +85,7 @@ pub(super) fn get(target: &Target, arguments: &GetArguments) -> Result<(), CliEr
         )
         .hint("Give --data, or check a server that mirrors can reach with `audit --from`.")),
         Target::Server(remote) => {
-            remote.run(async |client| get_from_server(&client, &context, arguments).await)
+            remote.run(async |client| get_from_server(client, &context, arguments).await)
         }
     }
 }
@@ -158,7 +159,7 @@ fn say_verified(signed: &SignedState, entries: u64) {
 }
 
 async fn get_from_server(
-    client: &Client,
+    mut client: Client,
     context: &ContextId,
     arguments: &GetArguments,
 ) -> Result<(), CliError> {
@@ -180,6 +181,10 @@ async fn get_from_server(
             show::entry(&mut out, entry, arguments.json)?;
         }
         left = left.saturating_sub(page.entries.len() as u64);
+        // Meanwhile the context may come into being elsewhere, too.
+        if let Some(origin) = page.origin {
+            client = client.with_origin(origin);
+        }
         match page.next_after {
             Some(next) => query.after = next,
             None => break,
@@ -192,9 +197,7 @@ pub(super) fn contexts(target: &Target, arguments: &ContextsArguments) -> Result
     let json = arguments.json;
     match target {
         Target::Directory(data) => contexts_of_directory(data, json),
-        Target::Server(remote) => {
-            remote.run(async |client| contexts_of_server(&client, json).await)
-        }
+        Target::Server(remote) => remote.run(async |client| contexts_of_server(client, json).await),
     }
 }
 
@@ -206,7 +209,8 @@ fn contexts_of_directory(data: &DataDir, json: bool) -> Result<(), CliError> {
     loop {
         let page = view.contexts(after.as_ref(), CONTEXTS_PAGE)?;
         for context in &page {
-            show::context(&mut out, &context.id, context.size, context.root, json)?;
+            let ContextInfo { id, size, root } = context;
+            show::context(&mut out, None, id, *size, *root, json)?;
         }
         match page.last() {
             Some(last) if page.len() == CONTEXTS_PAGE => after = Some(last.id.clone()),
@@ -215,18 +219,47 @@ fn contexts_of_directory(data: &DataDir, json: bool) -> Result<(), CliError> {
     }
 }
 
-async fn contexts_of_server(client: &Client, json: bool) -> Result<(), CliError> {
+/// All contexts of all origins, if none was chosen.
+async fn contexts_of_server(client: Client, json: bool) -> Result<(), CliError> {
     let mut out = Out::new();
-    let mut after: Option<ContextId> = None;
+    let first = client.contexts(None, 0).await?;
+    let mut others = match client.origin() {
+        Some(_) => Vec::new(),
+        None => first.origins.clone(),
+    };
+    others.retain(|origin| first.origin.as_ref() != Some(origin));
+    let several = !others.is_empty();
+    print_contexts(&mut out, &client, first, several, json).await?;
+    for origin in others {
+        let client = client.clone().with_origin(origin);
+        let page = client.contexts(None, 0).await?;
+        print_contexts(&mut out, &client, page, several, json).await?;
+    }
+    out.flush()
+}
+
+/// A page, and the ones behind it, of the same origin. Whose they are is said if
+/// there are others.
+async fn print_contexts(
+    out: &mut Out,
+    client: &Client,
+    mut page: Contexts,
+    several: bool,
+    json: bool,
+) -> Result<(), CliError> {
     loop {
-        let page = client.contexts(after.as_ref(), 0).await?;
-        for context in &page.contexts {
-            show::context(&mut out, &context.id, context.size, context.root, json)?;
+        let shown = page.origin.as_ref().filter(|_| several);
+        for ContextSummary { id, size, root } in &page.contexts {
+            show::context(out, shown, id, *size, *root, json)?;
         }
-        match page.next_after {
-            Some(next) => after = Some(next),
-            None => return out.flush(),
-        }
+        let Some(next) = page.next_after else {
+            return Ok(());
+        };
+        let client = match page.origin {
+            Some(origin) => client.clone().with_origin(origin),
+            None => client.clone(),
+        };
+        page = client.contexts(Some(&next), 0).await?;
     }
 }
 

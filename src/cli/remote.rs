@@ -12,6 +12,7 @@ use super::data::DataDir;
 use super::error::CliError;
 use super::guard::GuardArguments;
 use crate::client::{Client, ClientOptions};
+use crate::note::OriginName;
 use crate::rpc::{FileError, read_public, read_secret};
 
 /// Failures in a row after which a call is given up: half a minute. A watch is
@@ -41,6 +42,27 @@ pub(super) struct ServerArguments {
     /// File whose first line is the bearer token; only its owner may read it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// Of the commands that read.
+#[derive(Debug, Args)]
+pub(super) struct ReadArguments {
+    #[command(flatten)]
+    pub(super) server: ServerArguments,
+    /// Read the contexts of this origin, of a server that holds several. Without
+    /// it a context of the server's own store comes first, then that of the only
+    /// mirror that has it
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = parse_origin,
+        help_heading = "Server"
+    )]
+    origin: Option<OriginName>,
+}
+
+fn parse_origin(text: &str) -> Result<OriginName, String> {
+    OriginName::new(text).map_err(|error| error.to_string())
 }
 
 /// Where a command works.
@@ -83,8 +105,22 @@ impl Target {
             }
             _ => Ok(Self::Server(Box::new(Remote {
                 options: arguments.options(url)?,
+                origin: None,
             }))),
         }
+    }
+
+    /// The same, for a command that reads.
+    pub(super) fn to_read(mut self, arguments: &ReadArguments) -> Result<Self, CliError> {
+        match &mut self {
+            Self::Server(remote) => remote.origin.clone_from(&arguments.origin),
+            Self::Directory(_) if arguments.origin.is_some() => {
+                return Err(CliError::usage("--origin is of use only with --server")
+                    .hint("A directory holds one origin: `keys` prints it."));
+            }
+            Self::Directory(_) => (),
+        }
+        Ok(self)
     }
 
     /// The directory, for commands that know no server.
@@ -168,6 +204,8 @@ impl From<FileError> for CliError {
 /// A server and how to reach it.
 pub(super) struct Remote {
     options: ClientOptions,
+    /// Whose contexts are read, if it was said.
+    origin: Option<OriginName>,
 }
 
 impl Remote {
@@ -175,7 +213,8 @@ impl Remote {
     pub(super) fn with(&self, change: impl FnOnce(&mut ClientOptions)) -> Self {
         let mut options = self.options.clone();
         change(&mut options);
-        Self { options }
+        let origin = self.origin.clone();
+        Self { options, origin }
     }
 
     /// Connects, and does `work` on this thread.
@@ -192,6 +231,10 @@ impl Remote {
             .map_err(|error| CliError::could_not(error).context("could not start the runtime"))?;
         let outcome = runtime.block_on(async {
             let client = Client::connect(self.options.clone()).await?;
+            let client = match &self.origin {
+                Some(origin) => client.with_origin(origin.clone()),
+                None => client,
+            };
             work(client).await
         });
         // Reads of stdin cannot be interrupted, and need not be waited for.

@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::output::{Out, escape};
 use crate::entry::{ContextId, Entry, Metadata};
 use crate::hash::Hash;
+use crate::note::OriginName;
 
 /// A value printed by its `Display` as a JSON string.
 pub(super) struct Text<T>(pub(super) T);
@@ -89,14 +90,17 @@ pub(super) fn entry(out: &mut Out, entry: &Entry, json: bool) -> Result<(), CliE
 
 #[derive(DeriveSerialize)]
 struct ContextJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a str>,
     context: &'a str,
     size: u64,
     root: Text<Hash>,
 }
 
-/// Prints a context on a line.
+/// Prints a context on a line, with its origin where there are several.
 pub(super) fn context(
     out: &mut Out,
+    origin: Option<&OriginName>,
     id: &ContextId,
     size: u64,
     root: Hash,
@@ -104,11 +108,19 @@ pub(super) fn context(
 ) -> Result<(), CliError> {
     if json {
         return out.json(&ContextJson {
+            origin: origin.map(OriginName::as_str),
             context: id.as_str(),
             size,
             root: Text(root),
         });
     }
     let name = escape(id.as_str());
-    out.line(format_args!("{size:>10}  {root}  {name}"))
+    match origin {
+        // It has no space in it.
+        Some(origin) => {
+            let origin = escape(origin.as_str());
+            out.line(format_args!("{size:>10}  {root}  {origin}  {name}"))
+        }
+        None => out.line(format_args!("{size:>10}  {root}  {name}")),
+    }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::CliError;
 use super::output::Out;
-use super::remote::{ServerArguments, Target};
+use super::remote::{ReadArguments, Target};
 use super::show;
 use crate::client::{Client, Retry};
 use crate::entry::{ContextId, Entry};
@@ -37,7 +37,7 @@ pub(super) struct WatchArguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    pub(super) server: ServerArguments,
+    pub(super) read: ReadArguments,
 }
 
 pub(super) fn run(target: &Target, arguments: &WatchArguments) -> Result<(), CliError> {

@@ -24,7 +24,7 @@
 //! use converge_ledger::entry::{ContextId, Draft};
 //! # use converge_ledger::node::clock::SystemClock;
 //! # use converge_ledger::note::{OriginName, SignerKey};
-//! # use converge_ledger::rpc::{RpcConfig, Server};
+//! # use converge_ledger::rpc::{Opening, Places, RpcConfig, Server};
 //! # use converge_ledger::store::disk::MemoryDisk;
 //! # use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
 //!
@@ -38,10 +38,12 @@
 //! # create(&disk, StoreRole::Own, signer.verifier())?;
 //! # let mut options = StoreOptions::new(Arc::new(SystemClock));
 //! # options.reserve_bytes = 0;
-//! # options.listener = Some(server.listener());
+//! # let place = Opening::new();
+//! # options.listener = Some(place.listener());
 //! # let store = Store::open(Arc::new(disk), options, Some(signer))?.store;
 //! # let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-//! # let serving = tokio::spawn(server.run(store.clone(), async move { _ = stopped.await }));
+//! # let places = Places::new(vec![place.with(store.clone())])?;
+//! # let serving = tokio::spawn(server.run(places, async move { _ = stopped.await }));
 //! let client = Client::connect(ClientOptions::new(format!("http://{address}"))).await?;
 //! let context = ContextId::new("job-1")?;
 //!
@@ -98,6 +100,7 @@ pub use watch::Watch;
 
 use crate::entry::{ContextId, Draft, Entry};
 use crate::hash::Hash;
+use crate::note::OriginName;
 use crate::rpc::proto::context::context_service_client::ContextServiceClient;
 use crate::rpc::proto::inspect::inspect_service_client::InspectServiceClient;
 use crate::rpc::proto::{context as proto, inspect};
@@ -128,6 +131,8 @@ type Calls = InterceptedService<Channel, Authorize>;
 pub struct Client {
     engine: ContextServiceClient<Calls>,
     inspect: InspectServiceClient<Calls>,
+    /// Whose contexts are read, if it was said.
+    origin: Option<OriginName>,
     request_timeout: Duration,
     transfer_timeout: Duration,
     retry: Retry,
@@ -152,6 +157,8 @@ pub struct Snapshot {
     pub created_at_ns: u64,
     /// Version of the archive's format.
     pub version: u32,
+    /// Whose context it is, if the server says so. It is not in the archive.
+    pub origin: Option<OriginName>,
 }
 
 impl fmt::Debug for Snapshot {
@@ -203,10 +210,34 @@ impl Client {
         Ok(Self {
             engine: ContextServiceClient::new(calls.clone()).max_decoding_message_size(bytes_max),
             inspect: InspectServiceClient::new(calls).max_decoding_message_size(bytes_max),
+            origin: None,
             request_timeout: options.request_timeout,
             transfer_timeout: options.transfer_timeout,
             retry: options.retry,
         })
+    }
+
+    /// The same client, which reads the contexts of one origin: of a server that
+    /// mirrors several. Without an origin the server's own contexts come first,
+    /// then those that only one of its mirrors has. What is written goes to the
+    /// server's own store all the same.
+    #[must_use]
+    pub fn with_origin(mut self, origin: OriginName) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// Whose contexts are read, if it was said.
+    #[must_use]
+    pub const fn origin(&self) -> Option<&OriginName> {
+        self.origin.as_ref()
+    }
+
+    /// As the field of a request.
+    fn origin_field(&self) -> String {
+        self.origin
+            .as_ref()
+            .map_or_else(String::new, |o| o.to_string())
     }
 
     /// Stores one entry at the end of a context and returns it as it is stored,
@@ -270,11 +301,12 @@ impl Client {
             key: query.key.clone(),
             after_sequence: query.after,
             limit: query.limit,
+            origin: self.origin_field(),
         };
         let mut engine = self.engine.clone();
         let within = self.request_timeout;
         let reply = answer(within, engine.get(request(message, within))).await?;
-        Page::checked(query, reply)
+        Page::checked(query, self.origin.as_ref(), reply)
     }
 
     /// All pages, from the one that `query` asks for.
@@ -287,13 +319,15 @@ impl Client {
     pub async fn snapshot(&self, context: &ContextId) -> Result<Snapshot, ClientError> {
         let message = proto::SnapshotRequest {
             context_id: context.as_str().to_owned(),
+            origin: self.origin_field(),
         };
         let mut engine = self.engine.clone();
         let within = self.transfer_timeout;
         let reply = answer(within, engine.snapshot(request(message, within))).await?;
         // Hashing many MiB is no work for a thread that others wait for.
-        let context = context.clone();
-        let checking = tokio::task::spawn_blocking(move || checked::snapshot(&context, reply));
+        let (context, asked) = (context.clone(), self.origin.clone());
+        let check = move || checked::snapshot(&context, asked.as_ref(), reply);
+        let checking = tokio::task::spawn_blocking(check);
         checking.await.unwrap_or(Err(ClientError::Unverified {
             sequence: 0,
             what: "the archive could not be read",
@@ -329,8 +363,10 @@ impl Client {
         Watch::new(self.clone(), context.clone(), key, from)
     }
 
-    /// The contexts of the server's store in the order of their names, behind
-    /// `after`; at most `limit`, or as many as fit a reply for 0.
+    /// The contexts of one origin in the order of their names, behind `after`; at
+    /// most `limit`, or as many as fit a reply for 0. Without an origin
+    /// ([`Client::with_origin`]) they are those of the first one that the server
+    /// holds: its own, if it has a store of its own.
     pub async fn contexts(
         &self,
         after: Option<&ContextId>,
@@ -339,11 +375,12 @@ impl Client {
         let message = inspect::ContextsRequest {
             after: after.map_or_else(String::new, |id| id.as_str().to_owned()),
             limit,
+            origin: self.origin_field(),
         };
         let mut inspect = self.inspect.clone();
         let within = self.request_timeout;
         let reply = answer(within, inspect.contexts(request(message, within))).await?;
-        Contexts::checked(after, reply)
+        Contexts::checked(after, self.origin.as_ref(), reply)
     }
 }
 

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{ORIGIN_NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 /// Bytes of an append's message: a payload, and room for everything else.
 pub const APPEND_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (256 << 10);
@@ -36,6 +36,10 @@ pub const GET_PAGE_BYTES_MAX: usize = GET_REPLY_BYTES_MAX + APPEND_BYTES_MAX;
 pub const READ_TIME_MAX: Duration = Duration::from_secs(1);
 /// Archives that are loaded at a time; more wait.
 pub const LOADS_MAX: usize = 2;
+/// Stores that one server reads from: its own and mirrors.
+pub const PLACES_MAX: usize = 64;
+/// Origins that one message to a caller names; it is in the headers of a reply.
+pub const ORIGINS_NAMED_MAX: usize = 8;
 /// Contexts in one listing.
 pub const CONTEXTS_PER_REPLY_MAX: usize = 1000;
 /// Bytes of entries read for watchers at a time; one entry fits always.
@@ -209,7 +213,13 @@ impl RpcConfig {
 const _: () = {
     assert!(CONNECTION_WINDOW_BYTES >= STREAM_WINDOW_BYTES);
     assert!(GET_REPLY_BYTES_MAX < 4 << 20); // what clients take by default
-    assert!(CONTEXTS_PER_REPLY_MAX * (1024 + 64) < 4 << 20);
+    assert!(
+        CONTEXTS_PER_REPLY_MAX * (1024 + 64) + (PLACES_MAX + 1) * (ORIGIN_NAME_BYTES_MAX + 8)
+            < 4 << 20
+    );
+    // Not ASCII, a byte of them takes three. Half of the 16 KiB of headers that
+    // clients take by default.
+    assert!(ORIGINS_NAMED_MAX * (ORIGIN_NAME_BYTES_MAX * 3 + 8) < 8 << 10);
 };
 
 #[cfg(test)]

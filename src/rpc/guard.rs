@@ -23,7 +23,6 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::config::{HEALTH_CALLS_MAX, REFLECTION_CALLS_MAX, RpcConfig};
-use super::hub::Phase;
 use super::method::{Method, Pool};
 use super::reply::{Account, Held, ReplyBody, ReplyPermit};
 use super::request::{Charge, RequestBody};
@@ -45,7 +44,7 @@ pub(super) struct Guard(Arc<Shared>);
 struct Shared {
     config: RpcConfig,
     tokens: Option<Tokens>,
-    phases: watch::Receiver<Phase>,
+    stopping: watch::Receiver<bool>,
     requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     health: Arc<Semaphore>,
@@ -58,7 +57,7 @@ impl Guard {
     pub(super) fn new(
         config: RpcConfig,
         tokens: Option<Tokens>,
-        phases: watch::Receiver<Phase>,
+        stopping: watch::Receiver<bool>,
     ) -> Self {
         let seats = |count| Arc::new(Semaphore::new(count));
         Self(Arc::new(Shared {
@@ -70,7 +69,7 @@ impl Guard {
             request_bytes: seats(config.request_bytes_max),
             config,
             tokens,
-            phases,
+            stopping,
         }))
     }
 }
@@ -120,9 +119,9 @@ impl Shared {
 
     /// Completes when streams that do not end by themselves are to end.
     fn closing(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let mut phases = self.phases.clone();
-        // A hub that is gone is closing too.
-        Box::pin(async move { _ = phases.wait_for(|phase| *phase == Phase::Closing).await })
+        let mut stopping = self.stopping.clone();
+        // A server that is gone is closing too.
+        Box::pin(async move { _ = stopping.wait_for(|stop| *stop).await })
     }
 
     async fn answer<S>(&self, inner: &mut S, request: Request<Body>) -> Response<ReplyBody>

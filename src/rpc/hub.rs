@@ -1,5 +1,5 @@
-//! Layer 4. Wakes watchers: the store's listener on one side, the watchers of
-//! each context on the other. It carries no entries, so nothing can be lost,
+//! Layer 4. Wakes watchers: a store's listener on one side, the watchers of
+//! each of its contexts on the other. It carries no entries, so nothing can be lost,
 //! queued or doubled here: who is woken looks at the store.
 //!
 //! Invariants:
@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::pages::Pages;
 use crate::entry::ContextId;
 use crate::store::{Change, Listener};
 
@@ -38,7 +37,6 @@ struct Shared {
     watchers: AtomicUsize,
     contexts: Mutex<HashMap<ContextId, Watched>>,
     phase: watch::Sender<Phase>,
-    pages: Pages,
 }
 
 struct Watched {
@@ -67,7 +65,6 @@ impl Hub {
             watchers: AtomicUsize::new(0),
             contexts: Mutex::default(),
             phase: watch::Sender::new(Phase::Serving),
-            pages: Pages::default(),
         }))
     }
 
@@ -125,10 +122,6 @@ impl Hub {
         self.0.phase.subscribe()
     }
 
-    pub(super) fn pages(&self) -> &Pages {
-        &self.0.pages
-    }
-
     /// A seat among the watchers of a context.
     pub(super) fn seat(&self, id: ContextId) -> Seat {
         let mut contexts = self.0.contexts();
@@ -184,10 +177,6 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn id(&self) -> &ContextId {
         &self.id
-    }
-
-    pub(super) fn hub(&self) -> &Hub {
-        &self.hub
     }
 
     /// To be called before looking: what changes from here on wakes.

@@ -1,13 +1,14 @@
-//! Layer 4. The engine's API: the store over gRPC.
+//! Layer 4. The engine's API: stores over gRPC.
 //!
 //! ```text
-//! listen -> transport -> guard -> service, inspect -> store
-//!                                      ^ hub <---------- listener
+//! listen -> transport -> guard -> service, inspect -> places -> stores
+//!                                      ^ hubs <------------- listeners
 //! ```
 //!
 //! * `proto`: messages and services, generated from `spec/proto`;
 //! * `config`: every bound, and what it is worth in memory;
-//! * `server`: binding, running, health, shutdown;
+//! * `places`: the own store and mirrors, and which of them answers;
+//! * `server`, `health`: binding, running, health, shutdown;
 //! * `listen`, `tls`: connections;
 //! * `guard`, `method`, `tokens`, `request`, `reply`: what every call passes;
 //! * `service`, `inspect`, `convert`: the calls;
@@ -25,12 +26,14 @@ pub mod client;
 pub mod config;
 mod convert;
 mod guard;
+mod health;
 mod hub;
 mod inspect;
 mod lane;
 mod listen;
 mod method;
 mod pages;
+mod places;
 mod private;
 pub mod proto;
 mod reads;
@@ -44,6 +47,7 @@ mod tokens;
 mod watch;
 
 pub use config::{ConfigError, RpcConfig};
+pub use places::{Opening, Place, Places, PlacesError};
 pub use private::FileError;
 pub(crate) use private::{read_public, read_secret};
 pub use server::{BindError, RunError, Server};

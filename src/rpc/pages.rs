@@ -19,6 +19,8 @@ const PAGES_MAX: usize = 512;
 /// All entries of a context in `after+1..=through`, or those of one key.
 #[derive(Debug)]
 pub(super) struct Page {
+    /// The number of the place it was read from.
+    pub(super) place: usize,
     pub(super) id: ContextId,
     /// The key of all its entries, if it was read for one.
     pub(super) key: Option<String>,
@@ -34,8 +36,9 @@ impl Page {
         self.entries.iter().map(cost).sum::<usize>() + size_of::<Self>() + self.id.as_str().len()
     }
 
-    fn serves(&self, id: &ContextId, cursor: u64, key: Option<&str>) -> bool {
-        (self.after..self.through).contains(&cursor)
+    fn serves(&self, place: usize, id: &ContextId, cursor: u64, key: Option<&str>) -> bool {
+        self.place == place
+            && (self.after..self.through).contains(&cursor)
             && (self.key.is_none() || self.key.as_deref() == key)
             && self.id == *id
     }
@@ -58,10 +61,16 @@ impl Pages {
     }
 
     /// A page that holds what follows `cursor`.
-    pub(super) fn find(&self, id: &ContextId, cursor: u64, key: Option<&str>) -> Option<Arc<Page>> {
+    pub(super) fn find(
+        &self,
+        place: usize,
+        id: &ContextId,
+        cursor: u64,
+        key: Option<&str>,
+    ) -> Option<Arc<Page>> {
         let kept = self.kept();
         let mut newest_first = kept.pages.iter().rev();
-        let found = newest_first.find(|(page, _)| page.serves(id, cursor, key));
+        let found = newest_first.find(|(page, _)| page.serves(place, id, cursor, key));
         found.map(|(page, _)| Arc::clone(page))
     }
 
@@ -99,6 +108,7 @@ mod tests {
             ..Entry::default()
         };
         Page {
+            place: 0,
             id: ContextId::new("a").unwrap(),
             key: key.map(str::to_owned),
             after,
@@ -114,13 +124,15 @@ mod tests {
         let pages = Pages::default();
         pages.keep(page(10, 20, 1, None));
         pages.keep(page(20, 40, 1, Some("k")));
-        let found = |cursor, key| pages.find(&id, cursor, key).map(|page| page.after);
+        let found = |cursor, key| pages.find(0, &id, cursor, key).map(|page| page.after);
         assert_eq!(found(9, None), None);
         assert_eq!(found(10, None), Some(10));
         assert_eq!(found(19, Some("other")), Some(10));
         assert_eq!(found(20, None), None);
         assert_eq!(found(20, Some("k")), Some(20));
-        assert!(pages.find(&other, 10, None).is_none());
+        assert!(pages.find(0, &other, 10, None).is_none());
+        // A context of this name in another place is another context.
+        assert!(pages.find(1, &id, 10, None).is_none());
     }
 
     #[test]
@@ -131,11 +143,11 @@ mod tests {
         for at in 0..4 {
             pages.keep(page(at, at + 1, third, None));
         }
-        assert!(pages.find(&id, 0, None).is_none());
-        assert!(pages.find(&id, 3, None).is_some());
+        assert!(pages.find(0, &id, 0, None).is_none());
+        assert!(pages.find(0, &id, 3, None).is_some());
         assert!(pages.kept().bytes <= WATCH_CACHE_BYTES_MAX);
         pages.keep(page(9, 10, 2 * WATCH_CACHE_BYTES_MAX, None));
-        assert!(pages.find(&id, 9, None).is_some());
+        assert!(pages.find(0, &id, 9, None).is_some());
         assert_eq!(pages.kept().pages.len(), 1);
         for at in 0..2 * PAGES_MAX as u64 {
             pages.keep(page(at, at + 1, 0, None));

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::pages::Pages;
+use super::places::{Place, Places};
 use super::status::RpcError;
 use crate::store::View;
 
@@ -41,31 +43,56 @@ impl Threads {
     }
 }
 
-/// A view, and the threads that may read it.
-#[derive(Clone, Debug)]
+/// The places, the threads that may read them, and the pages that their
+/// watchers share.
+#[derive(Debug)]
 pub(super) struct Reads {
-    view: View,
+    places: Places,
     threads: Threads,
+    pages: Pages,
 }
 
 impl Reads {
-    pub(super) fn new(view: View, threads: usize) -> Self {
-        Self {
-            view,
+    pub(super) fn new(places: Places, threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            places,
             threads: Threads::new(threads),
-        }
+            pages: Pages::default(),
+        })
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(super) fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// Waits for a thread and reads.
     pub(super) async fn run<T, E>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Places) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, RpcError>
+    where
+        T: Send + 'static,
+        E: Into<RpcError> + Send + 'static,
+    {
+        let reads = Arc::clone(self);
+        self.threads.run(move || read(&reads.places)).await
+    }
+
+    /// Waits for a thread and reads one place.
+    pub(super) async fn run_in<T, E>(
         &self,
+        place: &Arc<Place>,
         read: impl FnOnce(&View) -> Result<T, E> + Send + 'static,
     ) -> Result<T, RpcError>
     where
         T: Send + 'static,
         E: Into<RpcError> + Send + 'static,
     {
-        let view = self.view.clone();
-        self.threads.run(move || read(&view)).await
+        let place = Arc::clone(place);
+        self.threads.run(move || read(place.view())).await
     }
 }

@@ -1,5 +1,5 @@
 //! Layer 4. The server: bound first, so that a port that is taken is known
-//! before a store is opened; run with a store until told to stop.
+//! before a store is opened; run with its places until told to stop.
 //!
 //! At shutdown, in this order and within a bound: health says so, nothing new
 //! is accepted, watches end with a status, what was accepted is finished, what
@@ -9,33 +9,26 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
-use tonic::server::NamedService;
-use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::config::{ConfigError, RpcConfig};
 use super::guard::Guard;
-use super::hub::{Hub, Phase};
+use super::health::Health;
+use super::hub::Phase;
 use super::inspect::Inspect;
 use super::lane::{self, Work};
 use super::listen::{self, is_loopback};
+use super::places::Places;
 use super::proto::DESCRIPTORS;
-use super::proto::context::context_service_server::ContextServiceServer;
 use super::proto::inspect::inspect_service_server::InspectServiceServer;
 use super::reads::Reads;
-use super::service::{Service, Shared};
+use super::service::Shared;
 use super::tls::{self, TlsError, TlsFiles};
 use super::tokens::Tokens;
-use crate::store::{Listener, Store};
-
-/// How often to look whether the store has failed; its listener is quicker.
-const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a server cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +77,6 @@ pub struct Server {
     config: RpcConfig,
     tls: Option<TlsAcceptor>,
     tokens: Option<Tokens>,
-    hub: Hub,
 }
 
 impl fmt::Debug for Server {
@@ -120,7 +112,6 @@ impl Server {
             config,
             tls,
             tokens,
-            hub: Hub::new(),
         })
     }
 
@@ -130,36 +121,25 @@ impl Server {
         self.address
     }
 
-    /// The store that this server is to run with must be opened with it:
-    /// watchers are woken by it.
-    #[must_use]
-    pub fn listener(&self) -> Listener {
-        self.hub.listener()
-    }
-
-    /// Serves a store until `shutdown` completes.
+    /// Serves stores until `shutdown` completes.
     pub async fn run(
         self,
-        store: Store,
+        places: Places,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
         let ended = |error: &dyn fmt::Display| RunError::Ended(error.to_string());
         let listener = tokio::net::TcpListener::from_std(self.listener).map_err(|e| ended(&e))?;
-        let reads = Reads::new(store.view().clone(), self.config.read_threads);
-        let (health, routes) = routes(reads.clone()).map_err(|error| ended(&error))?;
-        say(&health, ServingStatus::Serving).await;
-        say_origin(&health, &store).await;
+        let reads = Reads::new(places, self.config.read_threads);
+        let places = reads.places();
+        let (reporter, routes) = routes(Arc::clone(&reads)).map_err(|error| ended(&error))?;
+        let mut health = Health::new(reporter, places);
+        health.look(places).await;
         let (stop, stopping) = watch::channel(false);
         let work = Work {
             tls: self.tls,
-            guard: Guard::new(self.config.clone(), self.tokens, self.hub.phases()),
+            guard: Guard::new(self.config.clone(), self.tokens, stopping.clone()),
             routes,
-            shared: Arc::new(Shared::new(
-                store.clone(),
-                reads,
-                self.hub.clone(),
-                &self.config,
-            )),
+            shared: Arc::new(Shared::new(Arc::clone(&reads), &self.config)),
             stop: stopping,
             config: self.config.clone(),
         };
@@ -174,7 +154,7 @@ impl Server {
             let accepting = listen::accept(listener, self.config.connections_max, lanes);
             let mut accepting = std::pin::pin!(accepting);
             let mut shutdown = std::pin::pin!(shutdown);
-            let mut watching = std::pin::pin!(watch_store(&health, &store, &self.hub));
+            let mut watching = std::pin::pin!(health.follow(places));
             tokio::select! {
                 () = &mut shutdown => Ok(()),
                 () = &mut accepting => Ok(()),
@@ -185,11 +165,10 @@ impl Server {
             }
         };
         // From here on nothing is accepted: the listener is gone.
-        say(&health, ServingStatus::NotServing).await;
-        health
-            .set_service_status(ORIGIN_SERVICE, ServingStatus::NotServing)
-            .await;
-        self.hub.enter(Phase::Closing);
+        health.close().await;
+        for place in places.all() {
+            place.hub().enter(Phase::Closing);
+        }
         stop.send_replace(true);
         // Each within its own bound.
         while let Some(ended) = ending.join_next().await {
@@ -203,55 +182,9 @@ fn gone() -> RunError {
     RunError::Ended("a thread of it is gone".into())
 }
 
-/// Says that the store has failed, if it does. Never ends.
-async fn watch_store(health: &HealthReporter, store: &Store, hub: &Hub) {
-    let mut phases = hub.phases();
-    let mut tick = interval(HEALTH_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => if store.failure().is_some() { hub.enter(Phase::Failed) },
-            changed = phases.changed() => if changed.is_err() { break },
-        }
-        if *phases.borrow_and_update() != Phase::Serving {
-            break;
-        }
-    }
-    say(health, ServingStatus::NotServing).await;
-    std::future::pending::<()>().await;
-}
-
-/// The names that health is told of, "" for the server as a whole.
-const SERVICES: [&str; 3] = [
-    "",
-    <ContextServiceServer<Service> as NamedService>::NAME,
-    <InspectServiceServer<Inspect> as NamedService>::NAME,
-];
-
-/// The name under which health is told of the origin: not serving if it has
-/// signed two histories and nobody has said which one is followed. What is
-/// served goes on either way.
-const ORIGIN_SERVICE: &str = "converge.ledger.v1.Origin";
-
-async fn say_origin(health: &HealthReporter, store: &Store) {
-    let forked = store.view().fork().is_some_and(|fork| !fork.resolved);
-    let status = if forked {
-        ServingStatus::NotServing
-    } else {
-        ServingStatus::Serving
-    };
-    health.set_service_status(ORIGIN_SERVICE, status).await;
-}
-
-async fn say(health: &HealthReporter, status: ServingStatus) {
-    for name in SERVICES {
-        health.set_service_status(name, status).await;
-    }
-}
-
 /// All services but the engine's, which each lane has of its own.
 fn routes(
-    reads: Reads,
+    reads: Arc<Reads>,
 ) -> Result<(HealthReporter, tonic::service::Routes), tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()

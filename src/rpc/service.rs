@@ -1,4 +1,4 @@
-//! Layer 4. The five calls of the engine's API over the store. Limits of
+//! Layer 4. The five calls of the engine's API over the places. Limits of
 //! messages, deadlines and tokens are the guard's.
 
 use std::io::Cursor;
@@ -17,7 +17,7 @@ use super::config::{
     RpcConfig,
 };
 use super::convert;
-use super::hub::Hub;
+use super::places::Places;
 use super::proto::context::context_service_server::ContextService;
 use super::proto::context::{
     AppendRequest, AppendResponse, GetRequest, GetResponse, LoadRequest, LoadResponse,
@@ -30,13 +30,11 @@ use super::watch::Watch;
 use crate::archive;
 use crate::node::archives::{self, LoadOptions};
 use crate::node::clock::now_ns;
-use crate::store::{PageLimits, Store, View};
+use crate::store::{PageLimits, StoreError};
 
 /// What all lanes share.
 pub(super) struct Shared {
-    store: Store,
-    reads: Reads,
-    hub: Hub,
+    reads: Arc<Reads>,
     loads: Threads,
     /// Bytes of replies that are not sent yet.
     replies: Arc<Semaphore>,
@@ -44,11 +42,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, reads: Reads, hub: Hub, config: &RpcConfig) -> Self {
+    pub(super) fn new(reads: Arc<Reads>, config: &RpcConfig) -> Self {
         Self {
-            store,
             reads,
-            hub,
             loads: Threads::new(LOADS_MAX),
             replies: Arc::new(Semaphore::new(config.reply_bytes_max)),
             snapshot_bytes_max: config.snapshot_bytes_max,
@@ -96,6 +92,7 @@ impl ContextService for Service {
         let request = request.into_inner();
         names(&request.context_id);
         let id = convert::context_id(&request.context_id)?;
+        let store = self.shared.reads.places().to_write()?;
         let (request, draft) = if request.payload.len() > HASH_INLINE_BYTES_MAX {
             let drafting = tokio::task::spawn_blocking(move || {
                 let draft = convert::draft(&request);
@@ -108,7 +105,7 @@ impl ContextService for Service {
             (request, draft)
         };
         let (done, answer) = self.answers.register();
-        self.shared.store.submit(vec![(id, draft?)], false, done);
+        store.submit(vec![(id, draft?)], false, done);
         let stored = answer.await.map_err(|_| RpcError::Unanswered)?;
         let stored = stored.map_err(RpcError::Append)?;
         let to = stored
@@ -132,16 +129,19 @@ impl ContextService for Service {
         };
         // Set aside before anything is read, so that it bounds what is read.
         let mut room = self.room_for(GET_PAGE_BYTES_MAX).await?;
-        let read = move |view: &View| view.page(&id, after, &limits, key.as_deref());
-        let page = self.shared.reads.run(read).await?;
-        if page.size == 0 {
-            let id = request.context_id;
-            return Err(RpcError::NoContext { id }.into());
-        }
+        let read = move |places: &Places| {
+            let found = places.read(&id, &request.origin, |view| {
+                let page = view.page(&id, after, &limits, key.as_deref())?;
+                Ok::<_, StoreError>((page.size > 0).then_some(page))
+            });
+            found.map(|(place, page)| (place.origin().to_string(), page))
+        };
+        let (origin, page) = self.shared.reads.run(read).await?;
         let mut reply = GetResponse {
             entries: Vec::with_capacity(page.entries.len()),
             latest_sequence: page.size,
             next_after_sequence: page.next_after,
+            origin,
         };
         let mut bytes = 0usize;
         for entry in page.entries {
@@ -171,11 +171,13 @@ impl ContextService for Service {
         let id = convert::context_id(&request.context_id)?;
         let limit = self.shared.snapshot_bytes_max;
         let mut room = self.room_for(limit).await?;
-        let read = move |view: &View| archives::snapshot_in_memory(view, &id, limit);
-        let Some((made, snapshot)) = self.shared.reads.run(read).await? else {
-            let id = request.context_id;
-            return Err(RpcError::NoContext { id }.into());
+        let read = move |places: &Places| {
+            let found = places.read(&id, &request.origin, |view| {
+                archives::snapshot_in_memory(view, &id, limit)
+            });
+            found.map(|(place, made)| (place.origin().to_string(), made))
         };
+        let (origin, (made, snapshot)) = self.shared.reads.run(read).await?;
         room.shrink(snapshot.len());
         let mut reply = Response::new(SnapshotResponse {
             snapshot: snapshot.into(),
@@ -186,6 +188,7 @@ impl ContextService for Service {
                 version: archive::VERSION,
                 merkle_root: Bytes::copy_from_slice(made.root.as_bytes()),
             }),
+            origin,
         });
         reply.extensions_mut().insert(room);
         Ok(reply)
@@ -199,7 +202,8 @@ impl ContextService for Service {
             fail_if_exists: request.fail_if_exists,
             allow_future: false,
         };
-        let (store, archive) = (self.shared.store.clone(), Cursor::new(request.snapshot));
+        let store = self.shared.reads.places().to_write()?.clone();
+        let archive = Cursor::new(request.snapshot);
         // What has begun goes on to its end, whether the caller waits or not.
         let load = move || archives::load(&store, &id, archive, &options);
         let loaded = self.shared.loads.run(load).await?;
@@ -214,8 +218,16 @@ impl ContextService for Service {
         names(&request.context_id);
         let id = convert::context_id(&request.context_id)?;
         let key = convert::wanted_key(request.key)?;
-        let seat = self.shared.hub.seat(id);
-        let watch = Watch::new(seat, self.shared.reads.clone(), key, request.from_sequence);
+        let reads = Arc::clone(&self.shared.reads);
+        let place = match reads.places().certain(&request.origin)? {
+            Some(place) => Arc::clone(place),
+            None => {
+                let (id, origin) = (id.clone(), request.origin);
+                let find = move |places: &Places| places.to_watch(&id, &origin).cloned();
+                reads.run(find).await?
+            }
+        };
+        let watch = Watch::new(place, id, reads, key, request.from_sequence);
         Ok(Response::new(watch))
     }
 }

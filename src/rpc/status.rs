@@ -10,6 +10,7 @@ use crate::entry::EntryError;
 use crate::lamport::LamportError;
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::node::archives::{LoadError, SnapshotError};
+use crate::note::{NoteError, OriginName};
 use crate::store::{self, AppendError, StoreError};
 
 /// Why a call failed.
@@ -32,6 +33,49 @@ pub enum RpcError {
     NoContext {
         /// Its name.
         id: String,
+    },
+    /// No place here is of the origin that was named.
+    #[error("nothing of the origin {origin} is served here: ask a server that mirrors it")]
+    NoOrigin {
+        /// What was named.
+        origin: OriginName,
+    },
+    /// What was named cannot be an origin.
+    #[error("origin: {0}")]
+    OriginName(NoteError),
+    /// Several mirrors have the context.
+    #[error(
+        "context {id:?} is here of several origins: {origins}; say which one is meant in the          field `origin` of the request (--origin NAME)"
+    )]
+    Ambiguous {
+        /// Its name.
+        id: String,
+        /// Whose they are.
+        origins: String,
+    },
+    /// No mirror has the context yet, and it may come of any origin.
+    #[error(
+        "context {id:?} is not here yet and may come of any of these origins: {origins}; say          which one is meant in the field `origin` of the request (--origin NAME)"
+    )]
+    WhichOrigin {
+        /// Its name.
+        id: String,
+        /// Who may have it.
+        origins: String,
+    },
+    /// A mirror that may have the context too could not be asked.
+    #[error("whether the mirror of {origin} has this context is not known: {error}")]
+    Unsure {
+        /// Whose mirror it is.
+        origin: OriginName,
+        /// Why.
+        error: StoreError,
+    },
+    /// There is no own store to write to.
+    #[error("this server mirrors {origins} and takes no entries of its own")]
+    MirrorsOnly {
+        /// Whose history it holds.
+        origins: String,
     },
     /// A payload is larger than an entry's may be.
     #[error(
@@ -75,7 +119,12 @@ pub fn status(error: &RpcError) -> Status {
         RpcError::Entry(error) => of_entry(error),
         RpcError::Load(error) => of_load(error),
         RpcError::Archive(error) => of_archive(error),
-        RpcError::NoContext { .. } => (Code::NotFound, ""),
+        RpcError::NoContext { .. } | RpcError::NoOrigin { .. } => (Code::NotFound, ""),
+        RpcError::OriginName(_) => (Code::InvalidArgument, "; correct it, or leave it out"),
+        RpcError::Ambiguous { .. } | RpcError::WhichOrigin { .. } => (Code::FailedPrecondition, ""),
+        // It is known of the origin that is named.
+        RpcError::Unsure { error, .. } => (of_store(error).0, "; name the origin that is meant"),
+        RpcError::MirrorsOnly { .. } => (Code::FailedPrecondition, WRONG_SERVER),
         RpcError::PayloadTooLarge { .. } | RpcError::SnapshotTooLarge { .. } => {
             (Code::ResourceExhausted, "")
         }

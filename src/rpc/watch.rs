@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariants: sequences ascend; without a key none is left out, which is
-//! checked on every page; a watch ends with a status, never just so.
+//! checked on every page; all entries are of the place where the watch began; a
+//! watch ends with a status, never just so.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,20 +24,26 @@ use super::config::{READ_TIME_MAX, WATCH_PAGE_BYTES, WATCH_PAGE_ENTRIES};
 use super::convert;
 use super::hub::{Phase, Seat};
 use super::pages::Page;
+use super::places::Place;
 use super::proto::context::{Entry, WatchEvent};
 use super::reads::Reads;
 use super::status::RpcError;
+use crate::entry::ContextId;
 use crate::limits::RUN_ENTRIES_MAX;
 use crate::store::{PageLimits, View};
 
 /// Where a watcher is and what it wants.
 pub(super) struct Cursor {
-    pub(super) seat: Seat,
-    pub(super) reads: Reads,
-    pub(super) key: Option<String>,
+    /// Where it began, and stays.
+    place: Arc<Place>,
+    seat: Seat,
+    reads: Arc<Reads>,
+    key: Option<String>,
     /// The last sequence that was handed out or passed over.
-    pub(super) at: u64,
+    at: u64,
     page: Weak<Page>,
+    /// It was said whose history this is.
+    introduced: bool,
 }
 
 type Outcome = (Box<Cursor>, Result<Arc<Page>, Status>);
@@ -52,13 +59,21 @@ pub(super) enum Watch {
 }
 
 impl Watch {
-    pub(super) fn new(seat: Seat, reads: Reads, key: Option<String>, from: u64) -> Self {
+    pub(super) fn new(
+        place: Arc<Place>,
+        id: ContextId,
+        reads: Arc<Reads>,
+        key: Option<String>,
+        from: u64,
+    ) -> Self {
         Self::Open(Box::new(Cursor {
-            seat,
+            seat: place.hub().seat(id),
+            place,
             reads,
             key,
             at: from,
             page: Weak::new(),
+            introduced: false,
         }))
     }
 }
@@ -109,9 +124,15 @@ impl Cursor {
         if let Some(entry) = page.entries[from..].iter().find(wanted) {
             self.at = entry.sequence;
             self.page = Arc::downgrade(page);
-            return Some(WatchEvent {
+            let mut event = WatchEvent {
                 entry: Some(entry.clone()),
-            });
+                origin: String::new(),
+            };
+            if !self.introduced {
+                self.introduced = true;
+                event.origin = self.place.origin().to_string();
+            }
+            return Some(event);
         }
         self.at = self.at.max(page.through);
         self.page = Weak::new();
@@ -138,7 +159,7 @@ impl Cursor {
 
     /// Why the watch is over, if it is.
     fn ended(&self) -> Option<Status> {
-        let why = match self.seat.hub().phase() {
+        let why = match self.place.hub().phase() {
             Phase::Serving => return None,
             Phase::Closing => "the server is shutting down",
             Phase::Failed => "the store has failed and shows nothing new",
@@ -152,8 +173,8 @@ impl Cursor {
     /// A page behind the cursor: what another watcher has read, or a read.
     async fn find(&self) -> Result<Option<Arc<Page>>, RpcError> {
         let shared = || {
-            let pages = self.seat.hub().pages();
-            pages.find(self.seat.id(), self.at, self.key.as_deref())
+            let (pages, place) = (self.reads.pages(), self.place.number());
+            pages.find(place, self.seat.id(), self.at, self.key.as_deref())
         };
         if let Some(page) = shared() {
             return Ok(Some(page));
@@ -172,19 +193,20 @@ impl Cursor {
             _ => (None, Some(turn)),
         };
         let page = self.read(key).await?;
-        let kept = page.map(|page| self.seat.hub().pages().keep(page));
+        let kept = page.map(|page| self.reads.pages().keep(page));
         drop(turn);
         Ok(kept)
     }
 
     async fn is_far_behind(&self) -> Result<bool, RpcError> {
         let id = self.seat.id().clone();
-        let size = self.reads.run(move |view| view.size(&id)).await?;
+        let size = self.reads.run_in(&self.place, move |view| view.size(&id));
+        let size = size.await?;
         Ok(size.is_some_and(|size| size.saturating_sub(self.at) > RUN_ENTRIES_MAX as u64))
     }
 
     async fn read(&self, key: Option<String>) -> Result<Option<Page>, RpcError> {
-        let (id, after) = (self.seat.id().clone(), self.at);
+        let (place, id, after) = (self.place.number(), self.seat.id().clone(), self.at);
         let read = move |view: &View| {
             if view.size(&id)?.is_none_or(|size| size <= after) {
                 return Ok::<_, RpcError>(None);
@@ -205,6 +227,7 @@ impl Cursor {
                 return Err(RpcError::Mistake("a page left entries out"));
             }
             Ok(Some(Page {
+                place,
                 id,
                 key,
                 after,
@@ -212,6 +235,6 @@ impl Cursor {
                 entries: page.entries.into_iter().map(convert::entry).collect(),
             }))
         };
-        self.reads.run(read).await
+        self.reads.run_in(&self.place, read).await
     }
 }

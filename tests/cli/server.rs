@@ -106,6 +106,12 @@ fn a_server_is_read_and_written_like_a_directory() {
         let get = [&["get", "--context", "c"], more].concat();
         assert_eq!(served.same(&get).text().lines().count(), 1);
     }
+    // A server that holds one origin knows it by its name, and no other.
+    let named = ["get", "--context", "c", "--origin", "test.example"];
+    assert_eq!(served.run(&named).expect(0).text().lines().count(), 2);
+    served
+        .run(&["get", "--context", "c", "--origin", "other.example"])
+        .refuses(3, "NOT_FOUND");
     served.append("b", "").expect(0);
     served.same(&["contexts"]);
     assert_eq!(served.same(&["contexts", "--json"]).json_lines().len(), 2);
@@ -291,6 +297,7 @@ fn a_place_is_chosen_by_flags_and_the_environment() {
     contexts(&["--server", "127.0.0.1:1"], &[]).refuses(2, "http://");
     contexts(&["--server", "https://127.0.0.1:1"], &[]).refuses(2, "CA file");
     contexts(&["--data", data, "--server-ca", "x"], &[]).refuses(2, "only with --server");
+    contexts(&["--data", data, "--origin", "test.example"], &[]).refuses(2, "only with --server");
     // A command that knows no server is not led astray by one.
     let mut head = command();
     head.arg("head").envs([server_env, data_env]);

@@ -109,6 +109,12 @@ def gets(pb, stub, entries):
     assert got == entries
     many = stub.Get(pb.GetRequest(context_id="python", key="many"), timeout=DEADLINE)
     assert [entry.sequence for entry in many.entries] == list(range(3, 11))
+    # Whose context it is; named in a request, it is that one or none.
+    assert many.origin
+    named = pb.GetRequest(context_id="python", key="many", origin=many.origin)
+    assert stub.Get(named, timeout=DEADLINE) == many
+    named.origin = "nobody.example"
+    assert "nobody.example" in refused(grpc.StatusCode.NOT_FOUND, stub.Get, named)
     beyond = stub.Get(pb.GetRequest(context_id="python", after_sequence=99), timeout=DEADLINE)
     assert not beyond.entries and beyond.next_after_sequence == 0
     refused(grpc.StatusCode.NOT_FOUND, stub.Get, pb.GetRequest(context_id="nobody"))
@@ -118,8 +124,11 @@ def watches(pb, stub, entries):
     """From the middle on, then live, then cancelled by the watcher."""
     watch = stub.Watch(pb.WatchRequest(context_id="python", from_sequence=4), timeout=DEADLINE)
     events = iter(watch)
-    for expected in entries[4:]:
-        assert next(events).entry == expected
+    for at, expected in enumerate(entries[4:]):
+        event = next(events)
+        assert event.entry == expected
+        # It is said once whose context this is.
+        assert bool(event.origin) == (at == 0)
     live = pb.AppendRequest(context_id="python", key="live")
     writer = threading.Thread(
         target=lambda: entries.append(stub.Append(live, timeout=DEADLINE).entry)

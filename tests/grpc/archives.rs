@@ -9,6 +9,7 @@ use crate::support::{Node, Setup, append, get, refused, within};
 fn of(context_id: &str) -> SnapshotRequest {
     SnapshotRequest {
         context_id: context_id.into(),
+        ..SnapshotRequest::default()
     }
 }
 

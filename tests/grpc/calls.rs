@@ -82,6 +82,7 @@ async fn pages_end_in_time_and_say_where_to_go_on() {
         key: key.into(),
         after_sequence,
         limit,
+        ..GetRequest::default()
     };
     let page = within(client.get(ask("odd", 0, 2)))
         .await
@@ -142,6 +143,7 @@ async fn contexts_are_listed_in_order() {
         let request = ContextsRequest {
             after: after.into(),
             limit,
+            ..ContextsRequest::default()
         };
         let reply = within(inspect.contexts(request))
             .await

@@ -16,21 +16,11 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
 
+use crate::health::{SERVICES, check};
 use crate::support::{Node, Setup, append, by_hand, call_raw, prefix, refused, until, within};
 
-const SERVICES: [&str; 3] = [
-    "",
-    "converge.context.v1.ContextService",
-    "converge.ledger.v1.InspectService",
-];
-
 async fn health(node: &Node, service: &str) -> ServingStatus {
-    let mut client = HealthClient::new(node.channel().await);
-    let request = HealthCheckRequest {
-        service: service.into(),
-    };
-    let reply = within(client.check(request)).await.unwrap();
-    reply.into_inner().status()
+    check(node.channel().await, service).await
 }
 
 #[tokio::test]

@@ -6,10 +6,14 @@
 
 mod archives;
 mod calls;
+mod command;
 mod guard;
+mod health;
 mod hostile;
 mod lifecycle;
+mod mirrors;
 mod old;
+mod places;
 mod support;
 mod tls;
 mod watch;

@@ -1,4 +1,4 @@
-//! A server over a store in memory, and clients of it.
+//! Servers over stores in memory, and clients of them.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use converge_ledger::node::clock::SystemClock;
 use converge_ledger::note::{OriginName, SignerKey};
 use converge_ledger::rpc::proto::context::context_service_client::ContextServiceClient;
 use converge_ledger::rpc::proto::context::{AppendRequest, Entry, GetRequest, GetResponse};
-use converge_ledger::rpc::{RpcConfig, RunError, Server, TlsFiles, Tokens};
+use converge_ledger::rpc::{Opening, Place, Places, RpcConfig, RunError, Server, TlsFiles, Tokens};
 use converge_ledger::store::disk::MemoryDisk;
 use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
 use http_body::Frame;
@@ -31,8 +31,7 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) store: Store,
     pub(crate) disk: MemoryDisk,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), RunError>>,
+    served: Served,
 }
 
 /// How a node is started.
@@ -44,43 +43,64 @@ pub(crate) struct Setup {
     pub(crate) mirror: bool,
 }
 
+/// The key of an origin.
+pub(crate) fn signer(origin: &str) -> SignerKey {
+    SignerKey::from_seed(OriginName::new(origin).unwrap(), &[7; 32])
+}
+
+/// A store in memory and the place it is served from.
+pub(crate) fn place(role: StoreRole, origin: &str) -> (Place, Store, MemoryDisk) {
+    let (signer, disk, opening) = (signer(origin), MemoryDisk::new(), Opening::new());
+    create(&disk, role, signer.verifier()).unwrap();
+    let mut options = StoreOptions::new(Arc::new(SystemClock));
+    options.reserve_bytes = 0;
+    options.listener = Some(opening.listener());
+    let signer = (role == StoreRole::Own).then_some(signer);
+    let opened = Store::open(Arc::new(disk.clone()), options, signer).unwrap();
+    let store = opened.store;
+    (opening.with(store.clone()), store, disk)
+}
+
 impl Setup {
     pub(crate) fn start(self) -> Node {
-        let address = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(address, self.config, self.tls.as_ref(), self.tokens).unwrap();
-        let signer = SignerKey::from_seed(OriginName::new("test.example").unwrap(), &[7; 32]);
-        let disk = MemoryDisk::new();
         let role = if self.mirror {
             StoreRole::Mirror
         } else {
             StoreRole::Own
         };
-        create(&disk, role, signer.verifier()).unwrap();
-        let mut options = StoreOptions::new(Arc::new(SystemClock));
-        options.reserve_bytes = 0;
-        options.listener = Some(server.listener());
-        let signer = (!self.mirror).then_some(signer);
-        let store = Store::open(Arc::new(disk.clone()), options, signer)
-            .unwrap()
-            .store;
-        let address = server.local_addr();
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(server.run(store.clone(), async move { _ = stopped.await }));
+        let (place, store, disk) = place(role, "test.example");
+        let served = self.serve(Places::new(vec![place]).unwrap());
         Node {
-            address,
+            address: served.address,
             store,
             disk,
+            served,
+        }
+    }
+
+    /// Serves what there is.
+    pub(crate) fn serve(self, places: Places) -> Served {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(address, self.config, self.tls.as_ref(), self.tokens).unwrap();
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(server.run(places, async move { _ = stopped.await }));
+        Served {
+            address,
             stop: Some(stop),
             task,
         }
     }
 }
 
-impl Node {
-    pub(crate) fn start() -> Self {
-        Setup::default().start()
-    }
+/// A server that runs.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), RunError>>,
+}
 
+impl Served {
     pub(crate) async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect().await.unwrap()
@@ -103,6 +123,29 @@ impl Node {
             self.tell_to_stop();
         }
         within(&mut self.task).await.unwrap().unwrap();
+    }
+}
+
+impl Node {
+    pub(crate) fn start() -> Self {
+        Setup::default().start()
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        self.served.channel().await
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        self.served.client().await
+    }
+
+    pub(crate) fn tell_to_stop(&mut self) {
+        self.served.tell_to_stop();
+    }
+
+    /// Stops it and waits for its end.
+    pub(crate) async fn stop(self) {
+        self.served.stop().await;
         self.store.close().unwrap();
     }
 

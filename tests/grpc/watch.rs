@@ -16,6 +16,7 @@ fn watching(context: &str, key: &str, from: u64) -> WatchRequest {
         context_id: context.into(),
         key: key.into(),
         from_sequence: from,
+        ..WatchRequest::default()
     }
 }
 

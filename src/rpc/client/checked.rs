@@ -4,6 +4,7 @@
 use crate::archive;
 use crate::entry::{ContextId, Draft, Entry, Header, Metadata, leaf_hash};
 use crate::hash::{self, Hash};
+use crate::note::OriginName;
 use crate::rpc::proto::context as proto;
 
 use super::{ClientError, Snapshot};
@@ -106,6 +107,7 @@ pub(super) fn appended(draft: &Draft, message: proto::Entry) -> Result<Entry, Cl
 /// An archive that is whole and is what the answer says of it.
 pub(super) fn snapshot(
     context: &ContextId,
+    asked: Option<&OriginName>,
     reply: proto::SnapshotResponse,
 ) -> Result<Snapshot, ClientError> {
     let size = reply.sequence;
@@ -113,6 +115,7 @@ pub(super) fn snapshot(
         sequence: size,
         what,
     };
+    let origin = origin(asked, &reply.origin)?;
     let metadata = reply.metadata.unwrap_or_default();
     let root = hash_of(&metadata.merkle_root, "a root is not 32 bytes")?;
     let verified = archive::verify(&*reply.snapshot, None)
@@ -131,12 +134,42 @@ pub(super) fn snapshot(
         root,
         created_at_ns: metadata.created_at_ns,
         version: metadata.version,
+        origin,
     })
 }
 
 /// A hash outside an entry.
 pub(super) fn hash_of(bytes: &[u8], what: &'static str) -> Result<Hash, ClientError> {
     Hash::from_slice(bytes).ok_or(ClientError::Unverified { sequence: 0, what })
+}
+
+/// Whose contexts an answer is about, if it says so: whoever was asked for.
+pub(super) fn origin(
+    asked: Option<&OriginName>,
+    said: &str,
+) -> Result<Option<OriginName>, ClientError> {
+    let unverified = |what| ClientError::Unverified { sequence: 0, what };
+    let said = match said {
+        "" => None,
+        name => Some(origin_name(name)?),
+    };
+    match (asked, &said) {
+        (Some(_), None) => Err(unverified(
+            "it does not say whose context this is: the server is too old to be asked for an origin",
+        )),
+        (Some(asked), Some(said)) if asked != said => {
+            Err(unverified("it is of another origin than was asked for"))
+        }
+        _ => Ok(said),
+    }
+}
+
+/// The name of an origin.
+pub(super) fn origin_name(name: &str) -> Result<OriginName, ClientError> {
+    OriginName::new(name).map_err(|_| ClientError::Unverified {
+        sequence: 0,
+        what: "an origin has a name that no origin can have",
+    })
 }
 
 /// The name of a context.

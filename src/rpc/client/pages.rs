@@ -4,6 +4,7 @@
 use super::checked::{self, Order};
 use super::{Client, ClientError, ContextSummary};
 use crate::entry::{ContextId, Entry};
+use crate::note::OriginName;
 use crate::rpc::proto::{context as proto, inspect};
 
 /// Which entries of a context are wanted.
@@ -26,13 +27,18 @@ pub struct Page {
     pub size: u64,
     /// Where to go on, if there may be more.
     pub next_after: Option<u64>,
+    /// Whose context it is, if the server says so: the next page is to be of the
+    /// same origin ([`Client::with_origin`]).
+    pub origin: Option<OriginName>,
 }
 
 impl Page {
     pub(super) fn checked(
         query: &PageQuery,
+        asked: Option<&OriginName>,
         reply: proto::GetResponse,
     ) -> Result<Self, ClientError> {
+        let origin = checked::origin(asked, &reply.origin)?;
         let mut order = Order {
             key: query.key.clone(),
             last: query.after,
@@ -66,11 +72,12 @@ impl Page {
             entries,
             size: reply.latest_sequence,
             next_after: (next != 0).then_some(next),
+            origin,
         })
     }
 }
 
-/// Pages one after the other.
+/// Pages one after the other, all of the origin that the first one is of.
 #[derive(Clone, Debug)]
 pub struct Pages {
     client: Client,
@@ -96,6 +103,10 @@ impl Pages {
             return Ok(None);
         }
         let page = self.client.get(&self.context, &self.query).await?;
+        // Meanwhile the context may come into being elsewhere, too.
+        if let Some(origin) = &page.origin {
+            self.client.origin = Some(origin.clone());
+        }
         match page.next_after {
             Some(after) => self.query.after = after,
             None => self.ended = true,
@@ -111,13 +122,22 @@ pub struct Contexts {
     pub contexts: Vec<ContextSummary>,
     /// Where to go on, if there may be more.
     pub next_after: Option<ContextId>,
+    /// Whose contexts they are, if the server says so.
+    pub origin: Option<OriginName>,
+    /// All origins that the server holds, the one of its own store first, if it
+    /// has one; none if it does not say.
+    pub origins: Vec<OriginName>,
 }
 
 impl Contexts {
     pub(super) fn checked(
         after: Option<&ContextId>,
+        asked: Option<&OriginName>,
         reply: inspect::ContextsResponse,
     ) -> Result<Self, ClientError> {
+        let origin = checked::origin(asked, &reply.origin)?;
+        let origins = reply.origins.iter().map(|name| checked::origin_name(name));
+        let origins = origins.collect::<Result<Vec<_>, _>>()?;
         let mut last = after.cloned();
         let unasked = |what| ClientError::Unverified { sequence: 0, what };
         let mut contexts = Vec::with_capacity(reply.contexts.len());
@@ -145,6 +165,8 @@ impl Contexts {
         Ok(Self {
             contexts,
             next_after,
+            origin,
+            origins,
         })
     }
 }

@@ -76,6 +76,8 @@ struct Script {
     authorizations: Vec<String>,
     /// Nothing is ever answered.
     silent: bool,
+    /// What the first event of a watch says of its origin.
+    watch_origin: String,
     snapshot_bytes: usize,
 }
 
@@ -175,6 +177,7 @@ impl ContextService for Scripted {
                 created_at_ns: 7,
                 merkle_root: vec![1; 32].into(),
             }),
+            origin: String::new(),
         }))
     }
 
@@ -198,13 +201,17 @@ impl ContextService for Scripted {
                 .pop_front()
                 .unwrap_or(Err(Status::unavailable("the script has ended")))
         })?;
+        let mut said = Some(self.see(|script| script.watch_origin.clone()));
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
             for event in events {
                 let Some(event) = event else {
                     return sender.closed().await;
                 };
-                let event = event.map(|entry| WatchEvent { entry: Some(entry) });
+                let event = event.map(|entry| WatchEvent {
+                    entry: Some(entry),
+                    origin: said.take().unwrap_or_default(),
+                });
                 if sender.send(event).await.is_err() {
                     return;
                 }

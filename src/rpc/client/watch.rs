@@ -1,13 +1,14 @@
 //! Entries as they become durable, for as long as somebody listens. A broken
 //! connection, or a server that is started again, is not seen from outside: the
-//! watch asks again for what follows the last entry it handed out.
+//! watch asks again for what follows the last entry it handed out, of the same
+//! origin.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::{Code, Request, Streaming};
 
-use super::checked::Order;
+use super::checked::{self, Order};
 use super::{Client, ClientError, answer, backoff};
 use crate::entry::{ContextId, Entry};
 use crate::rpc::proto::context as proto;
@@ -36,6 +37,8 @@ pub struct Watch {
 struct Open {
     events: Streaming<proto::WatchEvent>,
     since: Instant,
+    /// Nothing came yet: the first event says whose context it is.
+    is_new: bool,
 }
 
 impl Watch {
@@ -91,7 +94,17 @@ impl Watch {
         };
         let message = open.events.message().await;
         match message {
-            Ok(Some(event)) => self.order.take(event.entry.unwrap_or_default()),
+            Ok(Some(event)) => {
+                if open.is_new {
+                    open.is_new = false;
+                    let origin = checked::origin(self.client.origin.as_ref(), &event.origin)?;
+                    // What follows is asked for there, should the stream break.
+                    if let Some(origin) = origin {
+                        self.client.origin = Some(origin);
+                    }
+                }
+                self.order.take(event.entry.unwrap_or_default())
+            }
             Ok(None) => Err(ended()),
             Err(status) => Err(ClientError::of_call(&status, self.client.request_timeout)),
         }
@@ -102,13 +115,18 @@ impl Watch {
             context_id: self.context.as_str().to_owned(),
             key: self.order.key.clone(),
             from_sequence: self.order.last,
+            origin: self.client.origin_field(),
         };
         let mut engine = self.client.engine.clone();
         // The deadline is for the beginning only; the server is not told one.
         let within = self.client.request_timeout;
         let events = answer(within, engine.watch(Request::new(message))).await?;
         let since = Instant::now();
-        self.stream = Some(Open { events, since });
+        self.stream = Some(Open {
+            events,
+            since,
+            is_new: true,
+        });
         Ok(())
     }
 

@@ -82,6 +82,11 @@ pub struct GetRequest {
     /// At most so many entries; 0 for as many as fit a reply.
     #[prost(uint32, tag = "4")]
     pub limit: u32,
+    /// The origin whose context it is; empty for the server's own, or the only
+    /// one there is. Give it the `origin` of the first page to go on in the same
+    /// history.
+    #[prost(string, tag = "5")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetResponse {
@@ -97,11 +102,17 @@ pub struct GetResponse {
     /// enough.
     #[prost(uint64, tag = "3")]
     pub next_after_sequence: u64,
+    /// The origin whose context this is.
+    #[prost(string, tag = "4")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotRequest {
     #[prost(string, tag = "1")]
     pub context_id: ::prost::alloc::string::String,
+    /// As in GetRequest.
+    #[prost(string, tag = "2")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotResponse {
@@ -113,6 +124,9 @@ pub struct SnapshotResponse {
     pub sequence: u64,
     #[prost(message, optional, tag = "3")]
     pub metadata: ::core::option::Option<SnapshotMetadata>,
+    /// The origin whose context this is. Not a part of the archive.
+    #[prost(string, tag = "4")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotMetadata {
@@ -164,11 +178,18 @@ pub struct WatchRequest {
     /// from the beginning. Beyond the end of the context: waits for it.
     #[prost(uint64, tag = "3")]
     pub from_sequence: u64,
+    /// As in GetRequest. A watch stays with the origin it began with.
+    #[prost(string, tag = "4")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchEvent {
     #[prost(message, optional, tag = "1")]
     pub entry: ::core::option::Option<Entry>,
+    /// With the first event of a watch: the origin whose context this is. Empty in
+    /// all later ones.
+    #[prost(string, tag = "2")]
+    pub origin: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod context_service_client {

@@ -8,6 +8,9 @@ pub struct ContextsRequest {
     /// At most so many; 0 for as many as fit a reply.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
+    /// The origin whose contexts are wanted; empty for the first of `origins`.
+    #[prost(string, tag = "3")]
+    pub origin: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContextsResponse {
@@ -16,6 +19,14 @@ pub struct ContextsResponse {
     /// If there may be more: the `after` to go on with. Empty at the end.
     #[prost(string, tag = "2")]
     pub next_after: ::prost::alloc::string::String,
+    /// The origin whose contexts these are.
+    #[prost(string, tag = "3")]
+    pub origin: ::prost::alloc::string::String,
+    /// All origins that this server holds: its own first, if it has a store of its
+    /// own, then those it mirrors in the order of their names. Whoever wants every
+    /// context asks for each of them.
+    #[prost(string, repeated, tag = "4")]
+    pub origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Context {
@@ -109,8 +120,7 @@ pub mod inspect_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The contexts of this server's store in the order of their names, a page at
-        /// a time.
+        /// The contexts of one origin in the order of their names, a page at a time.
         pub async fn contexts(
             &mut self,
             request: impl tonic::IntoRequest<super::ContextsRequest>,
@@ -152,8 +162,7 @@ pub mod inspect_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with InspectServiceServer.
     #[async_trait]
     pub trait InspectService: std::marker::Send + std::marker::Sync + 'static {
-        /// The contexts of this server's store in the order of their names, a page at
-        /// a time.
+        /// The contexts of one origin in the order of their names, a page at a time.
         async fn contexts(
             &self,
             request: tonic::Request<super::ContextsRequest>,

@@ -162,6 +162,30 @@ fn every_refused_argument_has_its_code() {
     );
     is(RpcError::NoContext { id: "c".into() }, Code::NotFound);
     is(RpcError::PayloadTooLarge { bytes }, Code::ResourceExhausted);
+    let name = || crate::note::OriginName::new("o").unwrap();
+    is(RpcError::NoOrigin { origin: name() }, Code::NotFound);
+    let wrong = crate::note::OriginName::new("a b").unwrap_err();
+    is(RpcError::OriginName(wrong), Code::InvalidArgument);
+    let (id, origins) = ("c".to_owned(), "a, b".to_owned());
+    is(
+        RpcError::Ambiguous {
+            id: id.clone(),
+            origins: origins.clone(),
+        },
+        Code::FailedPrecondition,
+    );
+    is(
+        RpcError::WhichOrigin {
+            id,
+            origins: origins.clone(),
+        },
+        Code::FailedPrecondition,
+    );
+    is(RpcError::MirrorsOnly { origins }, Code::FailedPrecondition);
+    for (error, code) in store_errors() {
+        let origin = name();
+        is(RpcError::Unsure { origin, error }, code);
+    }
     is(RpcError::Unanswered, Code::Unavailable);
     is(RpcError::Mistake("x"), Code::Internal);
 }

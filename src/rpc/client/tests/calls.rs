@@ -142,6 +142,7 @@ fn page(sequences: &[u64], latest: u64, next: u64) -> GetResponse {
         entries: sequences.iter().map(|at| entry("k", *at)).collect(),
         latest_sequence: latest,
         next_after_sequence: next,
+        ..GetResponse::default()
     }
 }
 
@@ -220,4 +221,96 @@ async fn a_page_that_leads_astray_is_refused() {
     );
     let empty = client.get(&context(), &with_key).await.unwrap();
     assert_eq!(empty.next_after, Some(7));
+}
+
+fn of(origin: &str, page: GetResponse) -> GetResponse {
+    GetResponse {
+        origin: origin.into(),
+        ..page
+    }
+}
+
+fn origin(name: &str) -> OriginName {
+    OriginName::new(name).unwrap()
+}
+
+#[tokio::test]
+async fn pages_stay_with_the_origin_of_the_first() {
+    let server = Scripted::with(Script {
+        pages: [
+            Ok(of("a", page(&[1], 3, 1))),
+            Ok(of("a", page(&[2], 3, 2))),
+            Ok(of("b", page(&[3], 3, 0))),
+        ]
+        .into(),
+        ..Script::default()
+    });
+    let client = server.client().await;
+    let mut pages = client.pages(&context(), PageQuery::default());
+    assert_eq!(
+        pages.next().await.unwrap().unwrap().origin,
+        Some(origin("a"))
+    );
+    pages.next().await.unwrap().unwrap();
+    // Another history under the same name is not gone on with.
+    let error = pages.next().await.unwrap_err();
+    assert!(error.is_verification_failure(), "{error}");
+    let asked = |request: &GetRequest| request.origin.clone();
+    let asked: Vec<String> = server.see(|script| script.gets.iter().map(asked).collect());
+    assert_eq!(asked, ["", "a", "a"]);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_origin_or_of_none_is_refused() {
+    for wrong in ["b", "", "not a name"] {
+        let server = Scripted::with(Script {
+            pages: [Ok(of(wrong, page(&[1], 1, 0)))].into(),
+            ..Script::default()
+        });
+        let client = server.client().await.with_origin(origin("a"));
+        let error = client.get(&context(), &PageQuery::default()).await;
+        let error = error.unwrap_err();
+        assert!(error.is_verification_failure(), "{wrong}: {error}");
+        // Neither does the script say whose archive it is.
+        let error = client.snapshot(&context()).await.unwrap_err();
+        assert!(error.to_string().contains("whose context"), "{error}");
+    }
+    // A server that does not know the field is as good as ever, if not asked.
+    let server = Scripted::with(Script {
+        pages: [Ok(page(&[1], 1, 0))].into(),
+        ..Script::default()
+    });
+    let client = server.client().await;
+    let page = client.get(&context(), &PageQuery::default()).await.unwrap();
+    assert_eq!(page.origin, None);
+}
+
+fn listing(names: &[&str], next_after: &str) -> inspect::ContextsResponse {
+    let context = |name: &&str| inspect::Context {
+        id: (*name).to_owned(),
+        size: 1,
+        root: vec![1; 32].into(),
+    };
+    inspect::ContextsResponse {
+        contexts: names.iter().map(context).collect(),
+        next_after: next_after.into(),
+        origin: "a".into(),
+        origins: vec!["a".into(), "b".into()],
+    }
+}
+
+#[test]
+fn a_listing_is_of_the_origin_that_was_asked_for() {
+    let check = |asked: Option<&str>, reply| {
+        let asked = asked.map(origin);
+        Contexts::checked(None, asked.as_ref(), reply)
+    };
+    let good = check(None, listing(&["c", "d"], "d")).unwrap();
+    assert_eq!(good.origin, Some(origin("a")));
+    assert_eq!(good.origins, [origin("a"), origin("b")]);
+    check(Some("a"), listing(&["c"], "")).unwrap();
+    check(Some("b"), listing(&["c"], "")).unwrap_err();
+    let mut wrong = listing(&["c"], "");
+    wrong.origins.push("not a name".into());
+    check(None, wrong).unwrap_err();
 }

@@ -141,3 +141,31 @@ async fn a_cancelled_call_loses_nothing() {
     }
     assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
+
+#[tokio::test]
+async fn a_broken_watch_goes_on_with_the_same_origin() {
+    let unavailable = || Some(Err(Status::unavailable("going")));
+    let (server, mut watch) = watched(Script {
+        watches: [
+            // Broken before anything was said.
+            Ok(vec![unavailable()]),
+            Ok(then(sent(&[1, 2]), unavailable())),
+            Ok(then(sent(&[3]), unavailable())),
+            Ok(sent(&[4])),
+        ]
+        .into(),
+        watch_origin: "a".into(),
+        ..Script::default()
+    })
+    .await;
+    for sequence in 1..=3 {
+        assert_eq!(watch.next().await.unwrap().sequence, sequence);
+    }
+    // The server is another one now, which has the context of another origin.
+    server.see(|script| script.watch_origin = "b".into());
+    let error = watch.next().await.unwrap_err();
+    assert!(error.is_verification_failure(), "{error}");
+    let asked = |request: &WatchRequest| request.origin.clone();
+    let asked: Vec<String> = server.see(|script| script.watched.iter().map(asked).collect());
+    assert_eq!(asked, ["", "", "a", "a"]);
+}
