@@ -26,16 +26,13 @@ use super::frames::read_frame;
 use super::mirror::{CatchUp, CatchUpError, log, sync_over};
 use super::tls::NodeKey;
 use crate::ledger::{ReadMirror, StoreMirror};
-use crate::sync::message::{Reply, Request};
-use crate::sync::{LocalFault, PeerFault, Report, SyncError};
+use crate::sync::message::Request;
+use crate::sync::{LocalFault, Report, SyncError, Telling, Told};
 
 /// The first wait after a connection that failed; twice as long each time.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// The longest wait.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// Notes of one head that was told, the newest last.
-type Told = Vec<Vec<u8>>;
 
 /// Follows one source until `shutdown`, or until something is wrong that trying
 /// again cannot mend. `done` hears of every sync that ended well, on this task.
@@ -155,24 +152,17 @@ async fn ask<S: StoreMirror>(
 /// there is no deadline but the connection's own.
 async fn listen(mut stream: RecvStream, tell: &watch::Sender<Option<Told>>) -> CatchUpError {
     let received = AtomicU64::new(0);
+    let mut telling = Telling::default();
     loop {
         let frame = match read_frame(&mut stream, &received).await {
             Ok(Some(frame)) => frame,
             Ok(None) => return CatchUpError::TimedOut { what: "heads" },
             Err(error) => return lost_read(error),
         };
-        let fault = |fault: PeerFault| CatchUpError::from(SyncError::from(fault));
-        match Reply::decode(&frame) {
-            // The same once more says nothing.
-            Ok(Reply::Head { notes }) => {
-                tell.send_if_modified(|told| told.replace(notes) != *told);
-            }
-            Ok(Reply::Refused(refusal)) => return fault(PeerFault::Refused { refusal }),
-            Ok(_) => {
-                let what = "another kind of reply";
-                return fault(PeerFault::WrongReply { what });
-            }
-            Err(error) => return fault(PeerFault::Malformed(error)),
+        match telling.frame(&frame) {
+            Ok(None) => {}
+            Ok(Some(told)) => _ = tell.send_replace(Some(told)),
+            Err(fault) => return SyncError::from(fault).into(),
         }
     }
 }

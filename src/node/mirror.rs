@@ -24,7 +24,7 @@ use super::tls::{NodeId, NodeKey};
 use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::mirror::REQUESTS_MAX;
-use crate::sync::{LocalFault, Mirror, MirrorLimits, Output, PeerFault, Report, SyncError};
+use crate::sync::{LocalFault, Mirror, MirrorLimits, Output, PeerFault, Report, SyncError, Told};
 
 /// Whom to pull from, what to believe, how long to wait.
 #[derive(Clone, Debug)]
@@ -172,14 +172,14 @@ pub(super) async fn sync_over<S: StoreMirror + 'static>(
     connection: &Connection,
     store: Arc<S>,
     config: &CatchUp,
-    told: Option<Vec<Vec<u8>>>,
+    told: Option<Told>,
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Report, CatchUpError> {
     let (origin, limits) = (config.origin.clone(), config.limits);
     let engine = move |ends: Ends| {
         let mut mirror = Mirror::new(store.view(), origin, limits);
-        match &told {
-            Some(notes) => mirror.start_from(notes),
+        match told {
+            Some(told) => mirror.start_from(told),
             None => mirror.start(),
         }
         run_engine(mirror, &*store, ends, progress)
