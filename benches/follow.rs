@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 use common::{directory, draft, median, options, quick, signer};
 use converge_ledger::entry::ContextId;
 use converge_ledger::node::{
-    Allowlist, CatchUp, Hooks, News, NodeKey, ServeLimits, client, follow, listen, serve,
+    Allowlist, Before, Hooks, KeepUp, NodeKey, OriginGauge, Peer, ServeLimits, Waiting, keep_up,
+    listen, serve,
 };
 use converge_ledger::store::disk::RealDisk;
-use converge_ledger::store::{Change, Followers, Listener, Store, StoreOptions, StoreRole, create};
-use tokio::sync::{mpsc, watch};
+use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
+use converge_ledger::sync::{MirrorLimits, Report};
+use tokio::sync::mpsc;
 
 /// Fewer than the heads that are published at once.
 const ENTRIES: u64 = 900;
@@ -39,17 +41,8 @@ fn open(dir: &tempfile::TempDir, role: StoreRole, options: StoreOptions) -> Stor
 
 fn main() {
     let (own_dir, mirror_dir) = (directory(), directory());
-    let (publish, published) = watch::channel(0);
-    let followers = Followers::default();
-    let own_options = StoreOptions {
-        followers: Some(followers.clone()),
-        listener: Some(Listener(Arc::new(move |change| {
-            if matches!(change, Change::Head) {
-                publish.send_modify(|heads| *heads += 1);
-            }
-        }))),
-        ..options(RESERVE_BYTES)
-    };
+    let mut own_options = options(RESERVE_BYTES);
+    let news = Before::default().prepare(&mut own_options, None);
     let own = open(&own_dir, StoreRole::Own, own_options);
     let mirror = open(&mirror_dir, StoreRole::Mirror, options(RESERVE_BYTES));
     let id = |n: u64| ContextId::new(&format!("context {}", n % CONTEXTS)).unwrap();
@@ -65,12 +58,10 @@ fn main() {
         let allowed = Allowlist::new([key(2).id()]).unwrap();
         let endpoint = listen(any, &key(1), &allowed).unwrap();
         let address = endpoint.local_addr().unwrap();
+        let followers = news.followers.clone();
         let hooks = Hooks {
-            shown: None,
-            news: Some(News {
-                published,
-                followers: followers.clone(),
-            }),
+            news: Some(news),
+            ..Hooks::default()
         };
         let ledger = Arc::new(own.view().clone());
         let doors = (endpoint, allowed);
@@ -87,20 +78,22 @@ fn main() {
         let (tell, mut heads) = mpsc::unbounded_channel();
         let store = Arc::new(mirror.clone());
         tokio::spawn(async move {
-            let endpoint = client(any).unwrap();
-            let config = CatchUp::new(address, key(1).id(), signer().verifier().clone());
-            let done = |report: converge_ledger::sync::Report| {
-                _ = tell.send(report.head.map(|head| head.head().entries));
+            let origin = signer().verifier().clone();
+            let peer = format!("{}@{address}", key(1).id());
+            let peers: Vec<Peer> = vec![peer.parse().unwrap()];
+            let name = origin.name().clone();
+            let gauge = OriginGauge::new(name, &peers, Some(0), Duration::from_mins(5), None);
+            let config = KeepUp {
+                origin,
+                peers,
+                allowed: Arc::new(|| Ok(MirrorLimits::default())),
+                waiting: Waiting::default(),
             };
-            follow(
-                &endpoint,
-                &key(2),
-                store,
-                &config,
-                done,
-                std::future::pending(),
-            )
-            .await
+            let done = |_: &Peer, report: &Report| {
+                _ = tell.send(report.head.as_ref().map(|head| head.head().entries));
+            };
+            let never = std::future::pending();
+            keep_up(Arc::new(key(2)), store, &config, &gauge, done, never).await
         });
         // It has caught up and follows.
         heads.recv().await.unwrap();

@@ -33,17 +33,14 @@ use super::quic::{self, CloseCode};
 use super::tls::NodeKey;
 use crate::head::{Head, HeadOrder};
 use crate::note::Note;
-use crate::sync::message::{Refusal, Reply, Request};
-use crate::sync::{LocalFault, PeerFault, SyncError};
+use crate::sync::message::{Refusal, Request};
+use crate::sync::{LocalFault, PeerFault, SyncError, Telling, Told};
 
 /// After a connection that failed.
 const RETRY: Backoff = Backoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(30),
 };
-
-/// Notes that a peer told, the newest last.
-pub(super) type Told = Vec<Vec<u8>>;
 
 /// Something new of a peer: it is connected, or it has told a head.
 pub(super) struct News {
@@ -127,7 +124,7 @@ impl Board {
 /// What the newest note says of itself. It decides who is asked first, and
 /// nothing else.
 fn claimed(told: &Told) -> Option<HeadOrder> {
-    let note = Note::parse(told.last()?).ok()?;
+    let note = Note::parse(told.notes.last()?).ok()?;
     Some(Head::parse(note.text()).ok()?.order())
 }
 
@@ -207,12 +204,9 @@ impl Link {
         let (at, board) = (self.at, Arc::clone(&self.board));
         let poll_every = self.waiting.poll_every;
         let listening = async {
-            loop {
-                if let Some(told) = listen(&mut stream).await? {
-                    board.put(at, connection, Some(told));
-                } else {
-                    break;
-                }
+            let mut telling = Telling::default();
+            while let Some(told) = listen(&mut stream, &mut telling).await? {
+                board.put(at, connection, Some(told));
             }
             // It tells nobody.
             loop {
@@ -263,23 +257,24 @@ impl Link {
 
 /// The next head that is told; none if the peer tells nobody. A source that has
 /// nothing new says nothing, so there is no deadline but the connection's own.
-async fn listen(stream: &mut RecvStream) -> Result<Option<Told>, CatchUpError> {
+async fn listen(
+    stream: &mut RecvStream,
+    telling: &mut Telling,
+) -> Result<Option<Told>, CatchUpError> {
     let received = AtomicU64::new(0);
-    let frame = match read_frame(stream, &received).await {
-        Ok(Some(frame)) => frame,
-        Ok(None) => return Err(CatchUpError::TimedOut { what: "heads" }),
-        Err(error) => return Err(lost_read(error)),
-    };
-    let fault = |fault: PeerFault| CatchUpError::from(SyncError::from(fault));
-    match Reply::decode(&frame) {
-        Ok(Reply::Head { notes }) => Ok(Some(notes)),
-        Ok(Reply::Refused(Refusal::NotServed)) => Ok(None),
-        Ok(Reply::Refused(refusal)) => Err(fault(PeerFault::Refused { refusal })),
-        Ok(_) => {
-            let what = "another kind of reply";
-            Err(fault(PeerFault::WrongReply { what }))
+    loop {
+        let frame = match read_frame(stream, &received).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(CatchUpError::TimedOut { what: "heads" }),
+            Err(error) => return Err(lost_read(error)),
+        };
+        let refusal = Refusal::NotServed;
+        match telling.frame(&frame) {
+            Ok(Some(told)) => return Ok(Some(told)),
+            Ok(None) => (),
+            Err(fault) if fault == (PeerFault::Refused { refusal }) => return Ok(None),
+            Err(fault) => return Err(SyncError::from(fault).into()),
         }
-        Err(error) => Err(fault(PeerFault::Malformed(error))),
     }
 }
 

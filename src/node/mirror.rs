@@ -25,7 +25,7 @@ use crate::head::HeadOrder;
 use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::mirror::REQUESTS_MAX;
-use crate::sync::{LocalFault, Mirror, MirrorLimits, Output, PeerFault, Report, SyncError};
+use crate::sync::{LocalFault, Mirror, MirrorLimits, Output, PeerFault, Report, SyncError, Told};
 
 /// Whom to pull from, what to believe, how long to wait.
 #[derive(Clone, Debug)]
@@ -203,13 +203,13 @@ pub(super) async fn sync_over<S: StoreMirror + 'static>(
     connection: &Connection,
     store: Arc<S>,
     terms: Terms,
-    told: Option<Vec<Vec<u8>>>,
+    told: Option<Told>,
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Report, CatchUpError> {
     let engine = move |ends: Ends| {
         let mut mirror = Mirror::new(store.view(), terms.origin, terms.limits);
-        match &told {
-            Some(notes) => mirror.start_from(notes),
+        match told {
+            Some(told) => mirror.start_from(told),
             None => mirror.start(),
         }
         run_engine(mirror, &*store, ends, progress)

@@ -506,6 +506,7 @@ async fn follow<L: ReadLedger + 'static>(
         answer = next.answer;
         if let Some(frame) = next.frame {
             hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
+            continue;
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() {

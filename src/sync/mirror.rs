@@ -32,6 +32,7 @@ use crate::note::{OriginName, VerifierKey};
 
 use super::error::{LocalFault, OriginFault, PeerFault, SyncError};
 use super::message::{Reply, Request};
+use super::pushed::{Answered, Pushed, Told};
 use accuse::Holder;
 use fetch::{Active, Fetch, Stored};
 
@@ -209,6 +210,10 @@ pub struct Mirror<'m, M: ReadMirror + ?Sized> {
     known: Known,
     outputs: VecDeque<Output>,
     requests: BTreeMap<RequestId, Asked>,
+    /// Answers that a source pushed before they were asked for.
+    pushed: Pushed,
+    /// Requests that are answered from those, in order.
+    answered: VecDeque<(RequestId, Answered)>,
     stores: BTreeMap<StoreToken, Stored>,
     fetch: Fetch,
     /// The report to give once nothing is open any more.
@@ -242,6 +247,8 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             known: Known::default(),
             outputs: VecDeque::new(),
             requests: BTreeMap::new(),
+            pushed: Pushed::default(),
+            answered: VecDeque::new(),
             stores: BTreeMap::new(),
             fetch: Fetch::default(),
             ending: None,
@@ -264,18 +271,24 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
     }
 
     /// The same with what a source that is followed has told: its notes, the
-    /// newest head last. They are judged as if they had been asked for.
-    pub fn start_from(&mut self, notes: &[Vec<u8>]) {
+    /// newest head last, and what it pushed with them. All of it is judged as if it
+    /// had been asked for, so it has to be the peer that is asked for the rest.
+    pub fn start_from(&mut self, told: Told) {
         if matches!(self.phase, Phase::Idle) {
-            let result = self.read_known().and_then(|_| {
-                self.phase = Phase::Head;
-                // Rotations may have been told before.
-                self.asked_for_all = false;
-                self.head_shown(notes)
-            });
+            let result = self.begin_from(told);
             let result = result.and_then(|()| self.advance());
             self.settle(result);
         }
+    }
+
+    fn begin_from(&mut self, told: Told) -> Result<(), SyncError> {
+        self.receive(told.received_bytes)?;
+        self.read_known()?;
+        self.pushed = told.pushed;
+        self.phase = Phase::Head;
+        // Rotations may have been told before.
+        self.asked_for_all = false;
+        self.head_shown(&told.notes)
     }
 
     /// A whole frame of the answer to `request`.
@@ -347,15 +360,16 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         self.outputs.push_back(Output::Fail(error));
     }
 
+    fn receive(&mut self, bytes: u64) -> Result<(), SyncError> {
+        self.received_bytes = self.received_bytes.saturating_add(bytes);
+        let (got, max) = (self.received_bytes, self.limits.received_bytes_max);
+        within("bytes received", got, max)
+    }
+
     fn frame(&mut self, id: RequestId, frame: &[u8]) -> Result<(), SyncError> {
-        self.received_bytes = self.received_bytes.saturating_add(frame.len() as u64);
-        within(
-            "bytes received",
-            self.received_bytes,
-            self.limits.received_bytes_max,
-        )?;
+        self.receive(frame.len() as u64)?;
         let unknown = PeerFault::UnknownRequest { request: id.0 };
-        let mut asked = self.requests.remove(&id).ok_or(unknown)?;
+        let asked = self.requests.remove(&id).ok_or(unknown)?;
         if self.is_lost() && !asked.is_proof() {
             // The sync is lost already; only the proof still matters, and no
             // more comes than was asked for before.
@@ -367,6 +381,32 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             return Ok(());
         }
         let reply = Reply::decode(frame).map_err(PeerFault::Malformed)?;
+        self.reply(id, asked, reply, frame.len())
+    }
+
+    /// Answers a request with what was pushed, to its end. Only its count of bytes
+    /// differs from what a peer answers: a push was counted as a whole.
+    fn answer_pushed(&mut self, id: RequestId, mut answer: Answered) -> Result<(), SyncError> {
+        for (reply, frame_bytes) in answer.replies() {
+            let Some(asked) = self.requests.remove(&id) else {
+                return Ok(());
+            };
+            if self.is_lost() && !asked.is_proof() {
+                self.requests.insert(id, asked);
+            } else {
+                self.reply(id, asked, reply, frame_bytes)?;
+            }
+        }
+        self.end(id)
+    }
+
+    fn reply(
+        &mut self,
+        id: RequestId,
+        mut asked: Asked,
+        reply: Reply<'_>,
+        frame_bytes: usize,
+    ) -> Result<(), SyncError> {
         if let Reply::Refused(refusal) = reply {
             if let Asked::Entries(active) = &asked
                 && !active.extends
@@ -398,7 +438,7 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
                 }
             }
             (Asked::Entries(active), reply) => {
-                if let Some(dispute) = self.entries_frame(active, reply, frame.len())? {
+                if let Some(dispute) = self.entries_frame(active, reply, frame_bytes)? {
                     self.phase = Phase::Accusing;
                     self.accuse_by_proof(dispute)?;
                 }
@@ -446,8 +486,19 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         }
     }
 
-    /// Whatever can be done now: more requests, stores, the end.
+    /// Whatever can be done now, also with what was pushed: each answer is taken
+    /// from there once, so this ends.
     fn advance(&mut self) -> Result<(), SyncError> {
+        self.step()?;
+        while let Some((id, answer)) = self.answered.pop_front() {
+            self.answer_pushed(id, answer)?;
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// More requests, stores, the end.
+    fn step(&mut self) -> Result<(), SyncError> {
         if matches!(self.phase, Phase::Diff { .. }) {
             self.pump_nodes()?;
         }
@@ -492,11 +543,15 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
     }
 
     fn ask(&mut self, request: &Request, asked: Asked) -> Result<(), SyncError> {
-        let frame = request.encode().map_err(LocalFault::Message)?;
-        let request = RequestId(self.next_request);
+        let id = RequestId(self.next_request);
         self.next_request += 1;
-        self.requests.insert(request, asked);
-        self.outputs.push_back(Output::Send { request, frame });
+        if let Some(answer) = self.pushed.answer(request) {
+            self.answered.push_back((id, answer));
+        } else {
+            let (frame, request) = (request.encode().map_err(LocalFault::Message)?, id);
+            self.outputs.push_back(Output::Send { request, frame });
+        }
+        self.requests.insert(id, asked);
         Ok(())
     }
 

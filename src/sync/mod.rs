@@ -30,6 +30,8 @@ pub mod error;
 pub mod forgetful;
 pub mod message;
 pub mod mirror;
+pub mod push;
+pub mod pushed;
 pub mod sample;
 pub mod source;
 mod wire;
@@ -41,6 +43,7 @@ mod tests;
 
 pub use error::{Forked, LocalFault, OriginFault, PeerFault, SyncError};
 pub use mirror::{Mirror, MirrorLimits, Outcome, Output, Report, RequestId, StoreToken};
+pub use pushed::{Pushed, Telling, Told};
 pub use sample::{SampleOutput, SampleReport, Sampler};
 pub use source::{Answer, SourceError, answer};
 

@@ -13,14 +13,18 @@
 //! * a stream of spans ends after the span that brings it to
 //!   [`ENTRIES_ANSWER_BYTES`] or [`ENTRIES_ANSWER_SPANS`]; the asker asks again.
 
+use std::collections::VecDeque;
+
 use super::message::{
     NODES_REPLY_BYTES_MAX, NodeAnswer, Refusal, Reply, Request, node_answer_bytes,
 };
+use super::push::push;
 use super::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
+use crate::directory::empty_root;
 use crate::encoding::DecodeError;
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::{Head, SignedHead};
+use crate::head::{Head, HeadOrder, SignedHead};
 use crate::ledger::ReadLedger;
 use crate::limits::{NOTES_PER_REPLY_MAX, PROOF_HASHES_MAX, RUN_ENTRIES_MAX, SPAN_BYTES_MAX};
 use crate::note::Note;
@@ -76,7 +80,11 @@ impl<E: std::fmt::Display> From<BuildError<E>> for SourceError<E> {
 pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
     let state = match Request::decode(frame)? {
         Request::Head { newest } => State::Head { newest },
-        Request::Follow { newest } => State::Follow { newest },
+        Request::Follow { newest } => State::Follow(Follow {
+            newest,
+            told: None,
+            frames: VecDeque::new(),
+        }),
         Request::Complete { note } => State::Complete { note },
         Request::Nodes { hashes } => State::Nodes(hashes.into_iter()),
         Request::Payloads { hashes } => State::Payloads(hashes.into_iter()),
@@ -84,14 +92,7 @@ pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
             context,
             after_sequence,
             size,
-        } => State::Entries(Entries {
-            context,
-            begun: false,
-            next: after_sequence,
-            size,
-            sent_bytes: 0,
-            sent_spans: 0,
-        }),
+        } => State::Entries(Entries::new(context, after_sequence, size)),
         Request::Consistency { context, from, to } => State::Consistency { context, from, to },
         Request::Inclusion {
             context,
@@ -119,10 +120,7 @@ enum State {
     Head {
         newest: Vec<u8>,
     },
-    /// The note the asker has, or was told.
-    Follow {
-        newest: Vec<u8>,
-    },
+    Follow(Follow),
     /// The head that is complete in the asker.
     Complete {
         note: Vec<u8>,
@@ -143,8 +141,20 @@ enum State {
     Done,
 }
 
+/// What is told to a follower.
 #[derive(Debug)]
-struct Entries {
+struct Follow {
+    /// The note the asker has, or was told.
+    newest: Vec<u8>,
+    /// The last head that was told.
+    told: Option<HeadOrder>,
+    /// What is still to be sent of the next one; the head is the last of them.
+    frames: VecDeque<Vec<u8>>,
+}
+
+/// Entries being sent.
+#[derive(Debug)]
+pub(super) struct Entries {
     context: ContextId,
     begun: bool,
     next: u64,
@@ -153,13 +163,33 @@ struct Entries {
     sent_spans: usize,
 }
 
+impl Entries {
+    pub(super) const fn new(context: ContextId, after_sequence: u64, size: u64) -> Self {
+        Self {
+            context,
+            begun: false,
+            next: after_sequence,
+            size,
+            sent_bytes: 0,
+            sent_spans: 0,
+        }
+    }
+
+    /// True once the size asked for is reached.
+    pub(super) const fn is_over(&self) -> bool {
+        self.next == self.size
+    }
+}
+
 impl Answer {
     /// The newest note of the asker, before the first frame, if it shows one.
     /// It is not verified: whoever guards the own store judges it.
     #[must_use]
     pub fn shown_note(&self) -> Option<&[u8]> {
         match &self.state {
-            State::Head { newest } | State::Follow { newest } if !newest.is_empty() => Some(newest),
+            State::Head { newest } | State::Follow(Follow { newest, .. }) if !newest.is_empty() => {
+                Some(newest)
+            }
             _ => self.acknowledged_note(),
         }
     }
@@ -179,7 +209,7 @@ impl Answer {
     /// yet, and it is to be asked for again when another head is published.
     #[must_use]
     pub const fn follows(&self) -> bool {
-        matches!(self.state, State::Follow { .. })
+        matches!(self.state, State::Follow(_))
     }
 
     /// The next frame, or `None` when the answer is complete.
@@ -193,7 +223,7 @@ impl Answer {
                 let head = ledger.newest_head().map_err(SourceError::Ledger)?;
                 Ok(Some(head_reply(ledger, &newest, head.as_ref())?))
             }
-            State::Follow { newest } => self.next_head(ledger, newest),
+            State::Follow(follow) => self.next_told(ledger, follow),
             State::Nodes(hashes) => self.next_nodes(ledger, hashes),
             State::Payloads(mut hashes) => {
                 let Some(hash) = hashes.next() else {
@@ -215,24 +245,39 @@ impl Answer {
         }
     }
 
-    fn next_head<L: ReadLedger + ?Sized>(
+    /// What is pushed with a head comes before it. A head is told only above the
+    /// one that was told last: a store whose head was put back is asked anew.
+    fn next_told<L: ReadLedger + ?Sized>(
         &mut self,
         ledger: &L,
-        newest: Vec<u8>,
+        mut follow: Follow,
     ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
-        let head = ledger.newest_head().map_err(SourceError::Ledger)?;
-        let told = Note::parse(&newest).ok();
-        let Some(head) = head.filter(|head| {
-            let text = told.as_ref().map(Note::text);
-            text != Some(head.head().to_text().as_str())
-        }) else {
-            self.state = State::Follow { newest };
-            return Ok(None);
-        };
-        let frame = head_reply(ledger, &newest, Some(&head))?;
-        let newest = head.note_bytes();
-        self.state = State::Follow { newest };
-        Ok(Some(frame))
+        if follow.frames.is_empty() {
+            let head = ledger.newest_head().map_err(SourceError::Ledger)?;
+            let shown = Note::parse(&follow.newest).ok();
+            let head = head.filter(|head| {
+                let text = shown.as_ref().map(Note::text);
+                let again = text == Some(head.head().to_text().as_str());
+                !again && follow.told < Some(head.order())
+            });
+            if let Some(head) = head {
+                let base = match &shown {
+                    _ if follow.newest.is_empty() => Some(empty_root()),
+                    Some(note) => Head::parse(note.text()).ok().map(|h| h.directory_root),
+                    None => None,
+                };
+                if let Some(base) = base {
+                    follow.frames = push(ledger, &base, head.head())?;
+                }
+                let told = head_reply(ledger, &follow.newest, Some(&head))?;
+                follow.frames.push_back(told);
+                follow.newest = head.note_bytes();
+                follow.told = Some(head.order());
+            }
+        }
+        let next = follow.frames.pop_front();
+        self.state = State::Follow(follow);
+        Ok(next)
     }
 
     fn next_nodes<L: ReadLedger + ?Sized>(
@@ -288,14 +333,14 @@ impl Answer {
             self.state = State::Entries(entries);
             return Ok(Some(begin.encode()?));
         }
-        if entries.next == entries.size
+        if entries.is_over()
             || entries.sent_bytes >= ENTRIES_ANSWER_BYTES
             || entries.sent_spans >= ENTRIES_ANSWER_SPANS
         {
             return Ok(None);
         }
-        let frame = match next_span(ledger, &mut entries)? {
-            Some(span) => Reply::Span(&span).encode()?,
+        let frame = match next_span(ledger, &mut entries, SPAN_RUNS_BYTES_MAX)? {
+            Some((span, _)) => Reply::Span(&span).encode()?,
             // There is nothing between these sizes.
             None => return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?)),
         };
@@ -306,13 +351,19 @@ impl Answer {
     }
 }
 
-fn next_span<L: ReadLedger + ?Sized>(
+/// A span and the runs that it is made of.
+type SpanOf = (Vec<u8>, Vec<Vec<u8>>);
+
+/// The next span, of runs of about `runs_bytes_max` at most, but one at least.
+pub(super) fn next_span<L: ReadLedger + ?Sized>(
     ledger: &L,
     entries: &mut Entries,
-) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+    runs_bytes_max: usize,
+) -> Result<Option<SpanOf>, SourceError<L::Error>> {
     let (start, size) = (entries.next, entries.size);
+    let bytes_max = runs_bytes_max.min(SPAN_RUNS_BYTES_MAX);
     let runs = ledger
-        .runs(&entries.context, start, size, SPAN_RUNS_BYTES_MAX)
+        .runs(&entries.context, start, size, bytes_max)
         .map_err(SourceError::Ledger)?;
     let Some(mut runs) = runs else {
         return Ok(None);
@@ -327,7 +378,7 @@ fn next_span<L: ReadLedger + ?Sized>(
     let mut span = Vec::new();
     encode_span(start, end, &right, &runs, &mut span);
     entries.next = end;
-    Ok(Some(span))
+    Ok(Some((span, runs)))
 }
 
 /// How many of the runs go into one span, and where it ends.

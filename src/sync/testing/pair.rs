@@ -8,7 +8,7 @@ use crate::note::VerifierKey;
 use crate::sync::message::{FrameHeader, Kind, Request};
 use crate::sync::{
     Answer, Mirror, MirrorLimits, Output, Report, RequestId, SampleOutput, SampleReport, Sampler,
-    StoreToken, SyncError,
+    StoreToken, SyncError, Told,
 };
 
 /// A small generator of pseudo-random numbers (splitmix64).
@@ -61,6 +61,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) seed: Option<u64>,
     /// Store this many items, then lose everything under way.
     pub(crate) cut_after: Option<usize>,
+    /// Begin with this instead of asking for the head.
+    pub(crate) told: Option<Told>,
     /// Kinds of the frames sent, in order of delivery.
     pub(crate) kinds: Vec<(Kind, usize)>,
 }
@@ -81,6 +83,7 @@ impl<'a> Pair<'a> {
             limits: MirrorLimits::default(),
             seed: None,
             cut_after: None,
+            told: None,
             kinds: Vec::new(),
         }
     }
@@ -99,7 +102,10 @@ impl<'a> Pair<'a> {
         let mut streams: Vec<Stream> = Vec::new();
         let mut stores: VecDeque<(StoreToken, Ingest)> = VecDeque::new();
         let mut done = 0;
-        mirror.start();
+        match self.told.take() {
+            Some(told) => mirror.start_from(told),
+            None => mirror.start(),
+        }
         loop {
             while let Some(output) = mirror.poll_output() {
                 match output {
