@@ -16,7 +16,7 @@ trap 'rm -f "$script" "$log"' EXIT
 {
     echo 'set -eu'
     # If a command fails, its server must not outlive it.
-    echo 'trap '\''status=$?; kill "${SERVE:-}" 2> /dev/null || :; exit $status'\'' EXIT'
+    echo 'trap '\''status=$?; kill "${SERVE:-}" "${FOLLOW:-}" 2> /dev/null || :; exit $status'\'' EXIT'
     awk '/^```sh walk$/ { on = 1; next } /^```/ { on = 0 } on' README.md
     echo 'echo "walk: done"'
 } > "$script"
@@ -43,6 +43,8 @@ expect '^serve: exit status 4$'
 expect '^proven: walk.example signed two histories'
 expect '^going on with the branch of directory root '
 expect '"entries":1000,'
+expect '"state":"synced"'
+expect '^  follower [0-9a-f]* at 127.0.0.1:[0-9]*: connected$'
 expect '"entries":0,'
 expect '{"ok":true,'
 expect '^append: exit status 3$'

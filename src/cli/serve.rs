@@ -237,13 +237,13 @@ fn tell(
             }
         }
     }
-    if let Some(server) = grpc {
-        out.line(format_args!("grpc listening on {}", server.local_addr()))?;
-    }
     if let Some(listener) = metrics {
         let address = listener.local_addr();
         let address = address.map_err(CliError::could_not)?;
         out.line(format_args!("metrics listening on {address}"))?;
+    }
+    if let Some(server) = grpc {
+        out.line(format_args!("grpc listening on {}", server.local_addr()))?;
     }
     out.flush()
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::allow::Allowlist;
 use super::clock::now_ns;
 use super::followers::FollowerTable;
-use super::gauge::{HeadFigures, OriginGauge};
+use super::gauge::{HeadFigures, OriginGauge, OriginState};
 use super::keep_up::{KeepUp, keep_up};
 use super::mirror::CatchUpError;
 use super::peer::Peer;
@@ -23,8 +23,11 @@ use super::status::{NodeStatus, OwnStatus};
 use super::supervise::{Failure, supervise};
 use super::tls::{NodeId, NodeKey};
 use crate::head::SignedHead;
-use crate::store::{Change, Followers, Listener, Store, StoreOptions, StoreRole, Witness};
-use crate::sync::Report;
+use crate::ledger::Ingest;
+use crate::store::{
+    Change, Followers, Listener, Store, StoreError, StoreOptions, StoreRole, Witness,
+};
+use crate::sync::{Report, contradiction};
 
 /// Where mirrors are served, as whom, and which.
 pub struct Door {
@@ -248,10 +251,27 @@ async fn keep_following(
     supervise(name, stop.clone(), start, failed).await;
 }
 
-/// Whatever note a mirror shows is held against an own store: one that is ahead
-/// of it freezes it. A mirror looks whether it contradicts what it holds.
+/// Whatever note a node shows is held against an own store: one that is ahead of
+/// it freezes it. A mirror looks whether it contradicts what it holds.
 fn shown_to(store: &Store) -> Shown {
     let store = store.clone();
+    if store.view().role() == StoreRole::Mirror {
+        return Arc::new(move |peer: &NodeId, note: &[u8]| {
+            let view = store.view();
+            if view.head().is_some_and(|head| head.note_bytes() == note) {
+                return;
+            }
+            if let Some(evidence) = contradiction(view, note) {
+                tracing::error!(%peer, "a node showed that the origin signed two histories");
+                let stored = |outcome: Result<(), StoreError>| {
+                    if let Err(error) = outcome {
+                        tracing::error!(%error, "evidence was not stored");
+                    }
+                };
+                store.ingest(Ingest::Evidence(evidence), Box::new(stored));
+            }
+        });
+    }
     Arc::new(move |peer: &NodeId, note: &[u8]| match store.witness(&[note.to_vec()]) {
         Ok(Witness::Known) => (),
         Ok(Witness::NotOurs) => tracing::warn!(%peer, "a node showed a note of another key"),
@@ -284,7 +304,13 @@ pub fn node_status(stations: &[StationView], broken: &[OriginGauge]) -> NodeStat
         let origin = view.origin().name().clone();
         let (contexts, entries) = view.totals();
         if let Some(gauge) = &station.gauge {
-            status.origins.push(gauge.status(now, now_ns));
+            let mut mirror = gauge.status(now, now_ns);
+            // Also if nobody has been synced with since.
+            if let Some(fork) = view.fork().filter(|fork| !fork.resolved) {
+                mirror.state = OriginState::Forked;
+                mirror.last_error = Some(fork.verdict);
+            }
+            status.origins.push(mirror);
         } else if view.role() == StoreRole::Own {
             status.own = Some(OwnStatus {
                 origin: origin.clone(),

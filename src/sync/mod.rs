@@ -35,6 +35,7 @@ pub mod pushed;
 pub mod sample;
 pub mod source;
 mod wire;
+mod witness;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -46,6 +47,7 @@ pub use mirror::{Mirror, MirrorLimits, Outcome, Output, Report, RequestId, Store
 pub use pushed::{Pushed, Telling, Told};
 pub use sample::{SampleOutput, SampleReport, Sampler};
 pub use source::{Answer, SourceError, answer};
+pub use witness::contradiction;
 
 /// Bytes of spans after which a source ends an answer: the span that reaches
 /// it is the last. A mirror so knows what it must have room for before it

@@ -10,6 +10,7 @@ mod grpc;
 mod guard;
 mod index;
 mod mirror;
+mod mirrors;
 mod operator;
 mod output;
 mod prove;

@@ -194,6 +194,8 @@ pub(crate) struct Server {
     child: Killed,
     pub(crate) address: String,
     pub(crate) grpc: String,
+    /// What else listens, and where.
+    pub(crate) others: Vec<(String, String)>,
 }
 
 impl Server {
@@ -215,19 +217,28 @@ impl Server {
         });
         // Every test has the gRPC line, which is the last one.
         let (mut address, mut grpc) = (String::new(), String::new());
+        let mut others = Vec::new();
         while grpc.is_empty() {
             let line = receiver.recv_timeout(DEADLINE).expect("it says so in time");
             match line.trim_end().split_once(" listening on ") {
                 Some(("quic", at)) => at.clone_into(&mut address),
                 Some(("grpc", at)) => at.clone_into(&mut grpc),
-                _ => panic!("{line:?}"),
+                Some((what, at)) => others.push((what.to_owned(), at.to_owned())),
+                None => panic!("{line:?}"),
             }
         }
         Self {
             child,
             address,
             grpc,
+            others,
         }
+    }
+
+    /// Where something else listens.
+    pub(crate) fn other(&self, what: &str) -> &str {
+        let found = self.others.iter().find(|(name, _)| name == what);
+        &found.expect("it says so").1
     }
 
     /// Sends a signal and waits for the end.
