@@ -133,20 +133,26 @@ struct Restarted<'s> {
 }
 
 impl<'s> Restarted<'s> {
-    fn new(store: &'s Store, hooks: Hooks) -> Self {
+    async fn new(store: &'s Store, hooks: Hooks) -> Self {
         let mut server = Self {
             store,
             hooks,
             address: LOCALHOST,
             running: None,
         };
-        server.start();
+        server.start().await;
         server
     }
 
-    fn start(&mut self) {
+    async fn start(&mut self) {
         let allowed = Allowlist::new([key(2).id()]).unwrap();
-        let endpoint = quic::listen(self.address, &key(1), &allowed).unwrap();
+        let endpoint = loop {
+            // The socket of the one before may be open for a moment yet.
+            match quic::listen(self.address, &key(1), &allowed) {
+                Ok(endpoint) => break endpoint,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
         self.address = endpoint.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let ledger = Arc::new(self.store.view().clone());
@@ -199,14 +205,14 @@ async fn a_follower_comes_back_when_its_source_does() {
     let (store, news) = source();
     append(&store, 0);
     store.publish().unwrap();
-    let mut server = Restarted::new(&store, hooks(&news));
+    let mut server = Restarted::new(&store, hooks(&news)).await;
     let mut mirror = Follower::of(server.address);
     for n in 1..4 {
         mirror.holds(n).await;
         server.stop().await;
         append(&store, usize::try_from(n).unwrap());
         store.publish().unwrap();
-        server.start();
+        server.start().await;
     }
     mirror.holds(4).await;
     mirror.stop().await.unwrap();
