@@ -215,7 +215,7 @@ pub fn run() -> ExitCode {
         .with_environment()
         .and_then(|guard| Target::choose(data, command.server(), guard, &matches))
         .and_then(|target| match command.reads() {
-            Some(arguments) => target.to_read(arguments),
+            Some(arguments) => target.reading(arguments),
             None => Ok(target),
         });
     status_of(target.and_then(|target| command.run(&target)))

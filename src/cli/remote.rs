@@ -111,7 +111,7 @@ impl Target {
     }
 
     /// The same, for a command that reads.
-    pub(super) fn to_read(mut self, arguments: &ReadArguments) -> Result<Self, CliError> {
+    pub(super) fn reading(mut self, arguments: &ReadArguments) -> Result<Self, CliError> {
         match &mut self {
             Self::Server(remote) => remote.origin.clone_from(&arguments.origin),
             Self::Directory(_) if arguments.origin.is_some() => {

@@ -235,9 +235,8 @@ impl Client {
 
     /// As the field of a request.
     fn origin_field(&self) -> String {
-        self.origin
-            .as_ref()
-            .map_or_else(String::new, |o| o.to_string())
+        let origin = self.origin.as_ref();
+        origin.map_or_else(String::new, ToString::to_string)
     }
 
     /// Stores one entry at the end of a context and returns it as it is stored,

@@ -262,16 +262,15 @@ impl Places {
         read: impl Fn(&View) -> Result<Option<T>, E>,
     ) -> Result<(&Place, T), RpcError> {
         let read = |place: &'_ Arc<Place>| read(place.view()).map_err(Into::into);
-        let place = match self.certain(origin)? {
+        let certain = self.certain(origin)?;
+        if let (None, Some(own)) = (certain, self.own())
+            && let Some(found) = read(own)?
+        {
+            return Ok((own, found));
+        }
+        let place = match certain {
             Some(place) => Some(place),
-            None => {
-                if let Some(own) = self.own()
-                    && let Some(found) = read(own)?
-                {
-                    return Ok((own, found));
-                }
-                self.mirror_with(id)?
-            }
+            None => self.mirror_with(id)?,
         };
         let found = match place {
             Some(place) => read(place)?.map(|found| (&**place, found)),

@@ -219,13 +219,12 @@ impl ContextService for Service {
         let id = convert::context_id(&request.context_id)?;
         let key = convert::wanted_key(request.key)?;
         let reads = Arc::clone(&self.shared.reads);
-        let place = match reads.places().certain(&request.origin)? {
-            Some(place) => Arc::clone(place),
-            None => {
-                let (id, origin) = (id.clone(), request.origin);
-                let find = move |places: &Places| places.to_watch(&id, &origin).cloned();
-                reads.run(find).await?
-            }
+        let place = if let Some(place) = reads.places().certain(&request.origin)? {
+            Arc::clone(place)
+        } else {
+            let (id, origin) = (id.clone(), request.origin);
+            let find = move |places: &Places| places.to_watch(&id, &origin).cloned();
+            reads.run(find).await?
         };
         let watch = Watch::new(place, id, reads, key, request.from_sequence);
         Ok(Response::new(watch))
