@@ -34,6 +34,19 @@ impl<'a> Run<'a> {
         }
         rest.finish("the payloads of a run")
     }
+
+    /// Bytes of the payloads that lie elsewhere, each entry's counted. Of the
+    /// headers nothing else is looked at.
+    pub fn outside_bytes(&self) -> Result<u64, DecodeError> {
+        let mut bytes = 0;
+        for header in self.headers() {
+            let len = payload_of(header)?.0;
+            if len as usize > PAYLOAD_INLINE_BYTES_MAX {
+                bytes += u64::from(len);
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 /// Length and hash of the payload alone, from a header that was decoded before.

@@ -78,6 +78,7 @@ pub struct SignedContext {
 /// Encodes a span: runs of one context, with the hashes to their right.
 pub fn encode_span(start: u64, end: u64, right: &[Hash], runs: &[Vec<u8>], out: &mut Vec<u8>) {
     let runs_len: usize = runs.iter().map(|r| r.len() + 4).sum();
+    out.reserve_exact(SPAN_FIXED_BYTES + Hash::LEN * right.len() + runs_len);
     out.push(SPAN_VERSION);
     out.push(u8::try_from(right.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(&u16::try_from(runs.len()).unwrap_or(u16::MAX).to_le_bytes());
