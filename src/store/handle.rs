@@ -9,7 +9,7 @@ use super::body::StoreRole;
 use super::disk::Disk;
 use super::frozen::{Freezing, Frozen};
 use super::indexer::Mailbox;
-use super::ingest::span_cost;
+use super::ingest::{RunNotes, notes_of, span_cost};
 use super::load::{LoadDone, LoadStep};
 use super::queue::{Queue, Refused};
 use super::view::View;
@@ -39,6 +39,7 @@ pub(super) enum Command {
     },
     Ingest {
         item: Box<Ingest>,
+        notes: Vec<RunNotes>,
         done: StoreDone,
     },
     Load {
@@ -190,8 +191,12 @@ impl Store {
             Ingest::Seen(seen) => seen.openings.len() * 96,
             Ingest::Complete(_) | Ingest::Rotation(_) | Ingest::Evidence(_) => 0,
         };
+        let notes = match notes_of(&item) {
+            Ok(notes) => notes,
+            Err(error) => return done(Err(error)),
+        };
         let item = Box::new(item);
-        self.queue(cost, Command::Ingest { item, done });
+        self.queue(cost, Command::Ingest { item, notes, done });
     }
 
     /// Queues a command, waiting for room.

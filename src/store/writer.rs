@@ -314,12 +314,12 @@ impl Writer {
                 if plan.len() > GROUP_COST_BYTES_MAX as u64 {
                     break;
                 }
-                let Some(Command::Ingest { item, done }) = waiting.pop_front() else {
+                let Some(Command::Ingest { item, notes, done }) = waiting.pop_front() else {
                     break;
                 };
                 let outcome = if index.role == StoreRole::Mirror {
                     match *item {
-                        Ingest::Span { span, payloads } => plan.span(&span, &payloads),
+                        Ingest::Span { span, payloads } => plan.span(span, notes, &payloads),
                         Ingest::Payloads(payloads) => plan.payloads(&payloads),
                         alone => {
                             head = Some((alone, done));
