@@ -130,7 +130,9 @@ fn source(dir: &Path) {
             for line in std::io::stdin().lines() {
                 let line = line.unwrap();
                 let grown = line.split(' ').map(|n| context(n.parse().unwrap()));
-                store.append(grown.map(|id| (id, draft(0, 150))).collect()).unwrap();
+                store
+                    .append(grown.map(|id| (id, draft(0, 150))).collect())
+                    .unwrap();
                 store.publish().unwrap();
                 println!("grown");
             }
@@ -195,7 +197,12 @@ fn mirror(address: SocketAddr) {
     let dir = directory();
     let disk = RealDisk::new(dir.path());
     create(&disk, StoreRole::Mirror, signer().verifier()).unwrap();
-    let opened = Store::open(Arc::new(disk), options(std::env::var("RES").map_or(4 << 20, |r| r.parse().unwrap())), None).unwrap();
+    let opened = Store::open(
+        Arc::new(disk),
+        options(std::env::var("RES").map_or(4 << 20, |r| r.parse().unwrap())),
+        None,
+    )
+    .unwrap();
     let (store, before) = (Arc::new(opened.store), processor_ms());
     let config = CatchUp::new(address, key(1).id(), signer().verifier().clone());
     let runtime = runtime();
@@ -215,7 +222,12 @@ fn mirror(address: SocketAddr) {
         assert_eq!(report.outcome, Outcome::CaughtUp);
         let signed = report.head.unwrap().head().entries;
         assert_eq!(store.view().totals().1, signed);
-        println!("{} {} {}", time.as_micros(), report.received_bytes, report.entries);
+        println!(
+            "{} {} {}",
+            time.as_micros(),
+            report.received_bytes,
+            report.entries
+        );
         if lines.next().is_none() {
             break;
         }
@@ -279,7 +291,12 @@ fn main() {
     let number = |text: &str| text.parse::<u64>().unwrap();
     match arguments[..] {
         ["--fill", dir, entries, contexts, payload] => {
-            fill(Path::new(dir), number(entries), number(contexts), number(payload));
+            fill(
+                Path::new(dir),
+                number(entries),
+                number(contexts),
+                number(payload),
+            );
         }
         ["--source", dir] => source(Path::new(dir)),
         ["--mirror", address] => mirror(address.parse().unwrap()),
@@ -335,7 +352,18 @@ fn compare(words: &[&str]) {
     let wanted = |word| chosen.is_empty() || chosen.contains(&&word);
     println!(
         "{:>8} {:>8} {:>8} {:>8} {:>10} {:>6}  {:>6} {:>6}  {:>7} {:>7}  {:>8} {:>6}",
-        "entries", "contexts", "payload", "median", "entries/s", "MB/s", "source", "mirror", "source", "mirror", "bare", "ratio"
+        "entries",
+        "contexts",
+        "payload",
+        "median",
+        "entries/s",
+        "MB/s",
+        "source",
+        "mirror",
+        "source",
+        "mirror",
+        "bare",
+        "ratio"
     );
     for case in cases().iter().filter(|case| wanted(case.word)) {
         measure(case);
@@ -435,7 +463,10 @@ fn changes(contexts: u64) {
 fn levels(of: &[u64], contexts: u64) -> usize {
     let nibbles = |n: u64| {
         let path = context(n).path();
-        let halves = path.as_bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let halves = path
+            .as_bytes()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15]);
         halves.collect::<Vec<u8>>()
     };
     let mut all: Vec<_> = (0..contexts).map(nibbles).collect();

@@ -29,7 +29,8 @@ mod span;
 
 pub use payloads::PayloadCheck;
 pub use span::{
-    CheckedPayload, CheckedRun, CheckedSpan, SPAN_FIXED_BYTES, SPAN_VERSION, SignedContext, encode_span,
+    CheckedPayload, CheckedRun, CheckedSpan, SPAN_FIXED_BYTES, SPAN_VERSION, SignedContext,
+    encode_span,
 };
 
 /// The version byte of a run.

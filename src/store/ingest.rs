@@ -264,8 +264,18 @@ pub(crate) fn openings_of(index: &Index, seen: &SeenHead) -> Result<Vec<Openings
         .map_err(|_| StoreError::Refused("openings are outside their limits"))
 }
 
+/// The bytes of one item's records, roughly.
+pub(crate) fn ingest_cost(item: &Ingest) -> usize {
+    match item {
+        Ingest::Span { span, payloads } => span_cost(span, payloads),
+        Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
+        Ingest::Seen(seen) => seen.openings.len() * 96,
+        Ingest::Complete(_) | Ingest::Rotation(_) | Ingest::Evidence(_) => 0,
+    }
+}
+
 /// The bytes of one span's records, roughly: bounds a group before it is made.
-pub(crate) fn span_cost(span: &CheckedSpan, payloads: &[CheckedPayload]) -> usize {
+fn span_cost(span: &CheckedSpan, payloads: &[CheckedPayload]) -> usize {
     let payloads: usize = payloads.iter().map(|p| p.bytes().len()).sum();
     span.bytes_len() + payloads + 128 * (1 + span.runs().len())
 }

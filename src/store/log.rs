@@ -23,8 +23,9 @@ use crate::limits::RECORD_HEADER_BYTES;
 /// Segments kept open for reading.
 const OPEN_SEGMENTS_MAX: usize = 32;
 
-/// Memory of a group that is kept for the next one: 4 MiB.
-const SPARE_BYTES_MAX: usize = 4 << 20;
+/// Memory of a group that is kept for the next one: 8 MiB, what a mirror's
+/// groups of 4 MiB take while they grow.
+const SPARE_BYTES_MAX: usize = 8 << 20;
 
 /// Why a group was not made durable.
 #[derive(Debug)]
