@@ -29,7 +29,8 @@ mod span;
 
 pub use payloads::PayloadCheck;
 pub use span::{
-    CheckedPayload, CheckedSpan, SPAN_FIXED_BYTES, SPAN_VERSION, SignedContext, encode_span,
+    CheckedPayload, CheckedRun, CheckedSpan, SPAN_FIXED_BYTES, SPAN_VERSION, SignedContext,
+    encode_span,
 };
 
 /// The version byte of a run.
@@ -488,6 +489,17 @@ impl Accumulator {
     pub fn extend<'a>(
         &mut self,
         run: &Run<'a>,
+        on_entry: impl FnMut(&RunEntry<'a>, &Hash),
+        on_node: impl FnMut(NodeId, Hash),
+    ) -> Result<(), RunError> {
+        self.extend_with(run, run.entries(), on_entry, on_node)
+    }
+
+    /// The same with the entries of the run, for who has decoded them already.
+    fn extend_with<'a>(
+        &mut self,
+        run: &Run<'a>,
+        decoded: impl Iterator<Item = Result<RunEntry<'a>, DecodeError>>,
         mut on_entry: impl FnMut(&RunEntry<'a>, &Hash),
         on_node: impl FnMut(NodeId, Hash),
     ) -> Result<(), RunError> {
@@ -500,7 +512,7 @@ impl Accumulator {
         }
         let mut entries = Vec::with_capacity(run.count());
         let (mut lamport, mut appended_at_ns) = (self.lamport, self.appended_at_ns);
-        for entry in run.entries() {
+        for entry in decoded {
             let entry = entry?;
             let (sequence, header) = (entry.header.sequence, &entry.header);
             if header.lamport <= lamport {

@@ -1,7 +1,7 @@
 //! The payloads of runs against the hashes in their headers: many at a time,
 //! because side by side they take half the time.
 
-use super::{Run, RunError};
+use super::{Run, RunEntry, RunError};
 use crate::encoding::{DecodeError, Reader};
 use crate::hash::{self, Hash};
 use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
@@ -9,6 +9,12 @@ use crate::limits::PAYLOAD_INLINE_BYTES_MAX;
 impl<'a> Run<'a> {
     /// Checks every inline payload against its header.
     pub fn check_payloads(&self) -> Result<(), RunError> {
+        self.checked_entries().map(|_| ())
+    }
+
+    /// The entries, if every inline payload has the hash that its header names.
+    pub(super) fn checked_entries(&self) -> Result<Vec<RunEntry<'a>>, RunError> {
+        let mut entries = Vec::with_capacity(self.count());
         let mut payloads = PayloadCheck::default();
         for entry in self.entries() {
             let entry = entry?;
@@ -16,8 +22,10 @@ impl<'a> Run<'a> {
                 let header = &entry.header;
                 payloads.add(header.sequence, header.payload_hash, payload);
             }
+            entries.push(entry);
         }
-        payloads.finish()
+        payloads.finish()?;
+        Ok(entries)
     }
 
     /// Adds every inline payload to `payloads`. Of the headers nothing is looked
@@ -33,6 +41,19 @@ impl<'a> Run<'a> {
             }
         }
         rest.finish("the payloads of a run")
+    }
+
+    /// Bytes of the payloads that lie elsewhere, each entry's counted. Of the
+    /// headers nothing else is looked at.
+    pub fn outside_bytes(&self) -> Result<u64, DecodeError> {
+        let mut bytes = 0;
+        for header in self.headers() {
+            let len = payload_of(header)?.0;
+            if len as usize > PAYLOAD_INLINE_BYTES_MAX {
+                bytes += u64::from(len);
+            }
+        }
+        Ok(bytes)
     }
 }
 

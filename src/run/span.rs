@@ -6,13 +6,16 @@
 //!  8 start      16 end           24 right hashes   runs, each with its length
 //! ```
 
+use std::ops::Range;
+
 use super::{Accumulator, Run, RunError};
 use crate::encoding::{DecodeError, Reader, in_range};
 use crate::entry::ContextId;
 use crate::hash::{self, Hash};
 use crate::limits::{PAYLOAD_BYTES_MAX, PROOF_HASHES_MAX, SPAN_BYTES_MAX};
-use crate::tree::TreeSize;
 use crate::tree::range::root_with_right;
+use crate::tree::tile::is_tile_node;
+use crate::tree::{NodeId, TreeSize};
 
 /// The version byte of a span.
 pub const SPAN_VERSION: u8 = 1;
@@ -78,6 +81,7 @@ pub struct SignedContext {
 /// Encodes a span: runs of one context, with the hashes to their right.
 pub fn encode_span(start: u64, end: u64, right: &[Hash], runs: &[Vec<u8>], out: &mut Vec<u8>) {
     let runs_len: usize = runs.iter().map(|r| r.len() + 4).sum();
+    out.reserve_exact(SPAN_FIXED_BYTES + Hash::LEN * right.len() + runs_len);
     out.push(SPAN_VERSION);
     out.push(u8::try_from(right.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(&u16::try_from(runs.len()).unwrap_or(u16::MAX).to_le_bytes());
@@ -98,10 +102,30 @@ pub fn encode_span(start: u64, end: u64, right: &[Hash], runs: &[Vec<u8>], out: 
 #[derive(Clone, Debug)]
 pub struct CheckedSpan {
     id: ContextId,
-    start: u64,
-    runs: Vec<Vec<u8>>,
+    before: Accumulator,
+    /// The runs, each behind its length.
+    bytes: Vec<u8>,
+    runs: Vec<CheckedRun>,
     after: Accumulator,
     outside: Vec<(Hash, u32)>,
+}
+
+/// A run of a [`CheckedSpan`], and what verifying it came to: who stores it need
+/// not hash it again, as long as its context stands where the span begins.
+#[derive(Clone, Debug)]
+pub struct CheckedRun {
+    at: Range<usize>,
+    after: Accumulator,
+    nodes: Vec<(NodeId, Hash)>,
+}
+
+impl CheckedRun {
+    /// Where it lies in the bytes of its span, the context's state after it, and
+    /// the tree nodes that tiles keep and that became final with it.
+    #[must_use]
+    pub fn into_parts(self) -> (Range<usize>, Accumulator, Vec<(NodeId, Hash)>) {
+        (self.at, self.after, self.nodes)
+    }
 }
 
 impl CheckedSpan {
@@ -146,7 +170,8 @@ impl CheckedSpan {
         for _ in 0..right_count {
             right.push(r.hash("right hash")?);
         }
-        let mut body = Reader::new(r.bytes("runs", runs_len)?);
+        let all = r.bytes("runs", runs_len)?;
+        let mut body = Reader::new(all);
         r.finish("span")?;
 
         let mut after = own.clone();
@@ -163,18 +188,29 @@ impl CheckedSpan {
                     size: end,
                 });
             }
-            run.check_payloads()?;
-            after.extend(
+            let entries = run.checked_entries()?;
+            let mut nodes = Vec::new();
+            after.extend_with(
                 &run,
+                entries.into_iter().map(Ok),
                 |entry, _| {
                     let header = &entry.header;
                     if entry.inline_payload.is_none() {
                         outside.push((header.payload_hash, header.payload_len));
                     }
                 },
-                |_, _| (),
+                |id, hash| {
+                    if is_tile_node(id) {
+                        nodes.push((id, hash));
+                    }
+                },
             )?;
-            runs.push(bytes.to_vec());
+            let end = all.len() - body.remaining();
+            runs.push(CheckedRun {
+                at: end - len..end,
+                after: after.clone(),
+                nodes,
+            });
         }
         body.finish("runs of a span")?;
         if after.size() != end {
@@ -194,7 +230,8 @@ impl CheckedSpan {
         outside.dedup();
         Ok(Self {
             id: signed.id.clone(),
-            start,
+            before: own.clone(),
+            bytes: all.to_vec(),
             runs,
             after,
             outside,
@@ -210,7 +247,7 @@ impl CheckedSpan {
     /// Entries of the context before the span.
     #[must_use]
     pub fn start(&self) -> u64 {
-        self.start
+        self.before.size()
     }
 
     /// Entries of the context after the span.
@@ -219,10 +256,28 @@ impl CheckedSpan {
         self.after.size()
     }
 
-    /// The runs, as they are stored.
+    /// The context's state before the span: what it was verified against.
     #[must_use]
-    pub fn runs(&self) -> &[Vec<u8>] {
-        &self.runs
+    pub fn before(&self) -> &Accumulator {
+        &self.before
+    }
+
+    /// The runs, as they are stored.
+    pub fn runs(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let bytes = |run: &CheckedRun| self.bytes.get(run.at.clone()).unwrap_or_default();
+        self.runs.iter().map(bytes)
+    }
+
+    /// Bytes of the runs.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes that the runs lie in, and the runs.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, Vec<CheckedRun>) {
+        (self.bytes, self.runs)
     }
 
     /// The context's state after the span.

@@ -9,7 +9,7 @@ use super::body::StoreRole;
 use super::disk::Disk;
 use super::frozen::{Freezing, Frozen};
 use super::indexer::Mailbox;
-use super::ingest::span_cost;
+use super::ingest::{RunNotes, ingest_cost, notes_of};
 use super::load::{LoadDone, LoadStep};
 use super::queue::{Queue, Refused};
 use super::view::View;
@@ -39,6 +39,7 @@ pub(super) enum Command {
     },
     Ingest {
         item: Box<Ingest>,
+        notes: Vec<RunNotes>,
         done: StoreDone,
     },
     Load {
@@ -184,14 +185,13 @@ impl Store {
 
     /// Queues verified history for a mirror.
     pub fn ingest(&self, item: Ingest, done: StoreDone) {
-        let cost = match &item {
-            Ingest::Span { span, payloads } => span_cost(span, payloads),
-            Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
-            Ingest::Seen(seen) => seen.openings.len() * 96,
-            Ingest::Complete(_) | Ingest::Rotation(_) | Ingest::Evidence(_) => 0,
+        let cost = ingest_cost(&item);
+        let notes = match notes_of(&item) {
+            Ok(notes) => notes,
+            Err(error) => return done(Err(error)),
         };
         let item = Box::new(item);
-        self.queue(cost, Command::Ingest { item, done });
+        self.queue(cost, Command::Ingest { item, notes, done });
     }
 
     /// Queues a command, waiting for room.

@@ -30,8 +30,7 @@ use crate::hash::Hash;
 use crate::head::SignedHead;
 use crate::limits::UNCOVERED_LOG_BYTES;
 use crate::note::VerifierKey;
-use crate::tree::NodeId;
-use crate::tree::tile::{TILE_BASE_LEVEL, TILE_HEIGHT};
+pub(crate) use crate::tree::tile::is_tile_node;
 
 pub(crate) mod base;
 pub(crate) mod checkpoint;
@@ -65,13 +64,6 @@ pub(crate) use rows::{Cover, StateRow};
 pub(crate) use tail::{ContextState, Tail, TailContext};
 use tail::{Retired, RunAdded};
 pub(crate) use trust::TrustedKeys;
-
-/// True for the tree nodes that tiles keep.
-pub(crate) fn is_tile_node(id: NodeId) -> bool {
-    id.level
-        .checked_sub(TILE_BASE_LEVEL)
-        .is_some_and(|above| above.is_multiple_of(TILE_HEIGHT))
-}
 
 /// The newest published or complete head.
 #[derive(Clone, Debug)]

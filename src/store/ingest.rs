@@ -6,7 +6,10 @@ use std::collections::HashMap;
 
 use super::StoreError;
 use super::body;
-use super::index::{ApplyError, ContextState, Effect, Index, Location};
+use super::index::{
+    ApplyError, ContextState, Effect, FactsBuilder, Index, Location, RequestKey, RunFacts,
+    request_keys,
+};
 use super::plan::Planned;
 use super::record::{Group, RecordType};
 use super::writer::{GROUP_COST_BYTES_MAX, Writer};
@@ -14,9 +17,9 @@ use crate::directory::{Opening, OpeningsPart, Seen};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::SignedHead;
-use crate::ledger::SeenHead;
+use crate::ledger::{Ingest, SeenHead};
 use crate::limits::{CONTEXT_ID_BYTES_MAX, GROUP_BYTES_MAX, RECORD_HEADER_BYTES};
-use crate::run::{Accumulator, CheckedPayload, CheckedSpan, RunError};
+use crate::run::{Accumulator, CheckedPayload, CheckedSpan, Run, RunError};
 
 /// Record headers and padding of everything one item may hold.
 const INGEST_HEADROOM_BYTES: u64 = 16_384 * 2 * RECORD_HEADER_BYTES as u64;
@@ -107,22 +110,29 @@ impl<'i> IngestPlan<'i> {
     /// Takes verified runs and those of their payloads the store lacks.
     pub(crate) fn span(
         &mut self,
-        span: &CheckedSpan,
+        span: CheckedSpan,
+        notes: Vec<RunNotes>,
         payloads: &[CheckedPayload],
     ) -> Result<(), StoreError> {
-        let id = span.id();
+        let id = span.id().clone();
         let opening = self
-            .opening(id)
+            .opening(&id)
             .ok_or(StoreError::Refused("the seen head has no such context"))?;
         if span.end() > opening.size {
             return Err(StoreError::Refused("runs beyond the seen head's size"));
         }
-        let (number, mut after, known) = self.tip(id)?;
-        if span.start() != after.size() {
+        let (number, before, known) = self.tip(&id)?;
+        if span.start() != before.size() {
             return Err(StoreError::Run(RunError::OutOfPlace {
-                expected: after.size() + 1,
+                expected: before.size() + 1,
                 got: span.start() + 1,
             }));
+        }
+        // What the verifier made of the runs counts for this state alone.
+        if before != *span.before() {
+            return Err(StoreError::Refused(
+                "the runs were verified against another state",
+            ));
         }
         let supplied: HashMap<Hash, usize> = payloads
             .iter()
@@ -132,27 +142,17 @@ impl<'i> IngestPlan<'i> {
         let brought = |hash: &Hash, len: u32| {
             in_group.get(hash) == Some(&len) || supplied.get(hash) == Some(&(len as usize))
         };
-        self.bounded(span_cost(span, payloads) + CONTEXT_RECORD_BYTES_MAX)?;
+        self.bounded(span_cost(&span, payloads) + CONTEXT_RECORD_BYTES_MAX)?;
         // Everything that can fail comes before the first record is added.
-        let mut effects = Vec::with_capacity(span.runs().len());
-        for run in span.runs() {
-            let at = Location::default();
-            let effect = self.index.run_effect(number, &after, run, at, brought);
-            let effect = effect.map_err(|error| match error {
-                ApplyError::Index(error) => error.into(),
-                ApplyError::Log(_) => StoreError::Refused("a run does not continue the store"),
-            })?;
-            if let Effect::Run { after: next, .. } = &effect {
-                after = (**next).clone();
+        for &(hash, len) in span.outside_payloads() {
+            if !brought(&hash, len) && !self.index.has_payload(&hash, len)? {
+                return Err(StoreError::Refused("a run's payload was never stored"));
             }
-            effects.push(effect);
         }
-        if after != *span.after() {
-            return Err(StoreError::Refused(
-                "the runs were verified against another state",
-            ));
+        if notes.len() != span.runs().len() {
+            return Err(StoreError::Refused("a span without notes of its runs"));
         }
-        let new = known.is_none() && !self.tips.contains_key(id);
+        let new = known.is_none() && !self.tips.contains_key(&id);
         self.touched.extend(known);
         if new {
             self.new_contexts += 1;
@@ -162,17 +162,31 @@ impl<'i> IngestPlan<'i> {
                 at: Location::default(),
             };
             self.add(RecordType::Context, effect, |out| {
-                body::put_context(number, id, out);
+                body::put_context(number, &id, out);
             });
         }
         self.payloads(payloads)?;
-        for (run, effect) in span.runs().iter().zip(effects) {
+        let mut last = before;
+        let (bytes, runs) = span.into_parts();
+        for (run, notes) in runs.into_iter().zip(notes) {
+            let (range, after, nodes) = run.into_parts();
+            let run = bytes.get(range).unwrap_or_default();
+            let effect = Effect::Run {
+                number,
+                first: last.size() + 1,
+                at: Location::default(),
+                after: Box::new(after.clone()),
+                nodes,
+                requests: notes.requests,
+                facts: Box::new(notes.facts),
+            };
             self.add(RecordType::Run, effect, |out| {
                 out.extend_from_slice(&number.to_le_bytes());
                 out.extend_from_slice(run);
             });
+            last = after;
         }
-        self.tips.insert(id.clone(), (number, after));
+        self.tips.insert(id, (number, last));
         Ok(())
     }
 
@@ -250,11 +264,55 @@ pub(crate) fn openings_of(index: &Index, seen: &SeenHead) -> Result<Vec<Openings
         .map_err(|_| StoreError::Refused("openings are outside their limits"))
 }
 
+/// The bytes of one item's records, roughly.
+pub(crate) fn ingest_cost(item: &Ingest) -> usize {
+    match item {
+        Ingest::Span { span, payloads } => span_cost(span, payloads),
+        Ingest::Payloads(payloads) => payloads.iter().map(|p| p.bytes().len()).sum(),
+        Ingest::Seen(seen) => seen.openings.len() * 96,
+        Ingest::Complete(_) | Ingest::Rotation(_) | Ingest::Evidence(_) => 0,
+    }
+}
+
 /// The bytes of one span's records, roughly: bounds a group before it is made.
-pub(crate) fn span_cost(span: &CheckedSpan, payloads: &[CheckedPayload]) -> usize {
-    let runs: usize = span.runs().iter().map(Vec::len).sum();
+fn span_cost(span: &CheckedSpan, payloads: &[CheckedPayload]) -> usize {
     let payloads: usize = payloads.iter().map(|p| p.bytes().len()).sum();
-    runs + payloads + 128 * (1 + span.runs().len())
+    span.bytes_len() + payloads + 128 * (1 + span.runs().len())
+}
+
+/// What the index keeps of a run beside what verifying it came to.
+#[derive(Debug)]
+pub(crate) struct RunNotes {
+    facts: RunFacts,
+    requests: Vec<(RequestKey, u64)>,
+}
+
+/// The notes of each run of an item, in order. Made by whoever brings it, since
+/// the writer is waited for by everybody.
+pub(crate) fn notes_of(item: &Ingest) -> Result<Vec<RunNotes>, StoreError> {
+    let Ingest::Span { span, .. } = item else {
+        return Ok(Vec::new());
+    };
+    let invalid = |error| StoreError::Run(RunError::Decode(error));
+    let mut notes = Vec::with_capacity(span.runs().len());
+    for run in span.runs() {
+        let run = Run::decode(run).map_err(invalid)?;
+        let mut facts = FactsBuilder::default();
+        let (mut ids, mut sequences) = (Vec::new(), Vec::new());
+        for entry in run.entries() {
+            let header = entry.map_err(invalid)?.header;
+            facts.add(&header);
+            if let Some(id) = header.request_id {
+                ids.push(id);
+                sequences.push(header.sequence);
+            }
+        }
+        notes.push(RunNotes {
+            facts: facts.finish(),
+            requests: request_keys(&ids).into_iter().zip(sequences).collect(),
+        });
+    }
+    Ok(notes)
 }
 
 impl Writer {

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::StoreError;
 use super::disk::{Access, Disk, DiskFile};
 use super::index::{Cover, Location};
-use super::record::{Group, Position, RecordHeader, RecordType, SegmentHeader, SegmentKeys, Short};
+use super::record::{
+    Group, Position, RecordHeader, RecordType, SegmentHeader, SegmentKeys, Short, TAG_INPUT_AT,
+};
 use super::reserve::Reserve;
 use super::scan::{LOG_DIR, OpenSegment, SEGMENT_HEADER_LEN, open_segment, segment_name};
 use crate::encoding::DecodeError;
@@ -21,8 +23,9 @@ use crate::limits::RECORD_HEADER_BYTES;
 /// Segments kept open for reading.
 const OPEN_SEGMENTS_MAX: usize = 32;
 
-/// Memory of a group that is kept for the next one: 4 MiB.
-const SPARE_BYTES_MAX: usize = 4 << 20;
+/// Memory of a group that is kept for the next one: 8 MiB, what a mirror's
+/// groups of 4 MiB take while they grow.
+const SPARE_BYTES_MAX: usize = 8 << 20;
 
 /// Why a group was not made durable.
 #[derive(Debug)]
@@ -370,23 +373,16 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
     pub(crate) fn body(&self, at: Location, kind: RecordType) -> Result<Vec<u8>, StoreError> {
         let (found, bytes) = self.read(at)?;
         if found != kind {
-            return Err(no_record(
-                at.position,
-                "another record is where the index has one",
-            ));
+            return Err(other_record(at.position));
         }
         Ok(bytes)
     }
 
     /// The same for a record of whatever type.
     pub(crate) fn read(&self, at: Location) -> Result<(RecordType, Vec<u8>), StoreError> {
-        let padded = (at.body_len as usize).next_multiple_of(64);
-        let (header, mut bytes) = self.record(at.position, padded)?;
+        let (header, mut bytes) = self.record(at.position, padded_len(at))?;
         if header.body_len != at.body_len {
-            return Err(no_record(
-                at.position,
-                "another record is where the index has one",
-            ));
+            return Err(other_record(at.position));
         }
         bytes.drain(..RECORD_HEADER_BYTES);
         bytes.truncate(at.body_len as usize);
@@ -434,8 +430,61 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
         }
     }
 
+    /// The bodies of records of one type. The same as [`Self::body`] for each, but
+    /// their tags are computed side by side, which takes a fraction of the time.
+    pub(crate) fn bodies(
+        &self,
+        places: &[Location],
+        kind: RecordType,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut bodies = Vec::with_capacity(places.len());
+        for places in places.chunk_by(|a, b| a.position.segment() == b.position.segment()) {
+            let mut records = Vec::with_capacity(places.len());
+            for at in places {
+                let (header, mut bytes) = self.untagged(at.position, padded_len(*at))?;
+                if header.kind != kind || header.body_len != at.body_len {
+                    return Err(other_record(at.position));
+                }
+                // What the tag covers in front of the body, in front of the body.
+                if let Some(start) = bytes.get_mut(TAG_INPUT_AT..RECORD_HEADER_BYTES) {
+                    start.copy_from_slice(&header.tag_input_start(at.position));
+                }
+                records.push((header, bytes));
+            }
+            let Some(first) = places.first() else {
+                continue;
+            };
+            let segment = self.segment(first.position.segment())?;
+            let inputs: Vec<(&RecordHeader, &[u8])> = records
+                .iter()
+                .map(|(header, bytes)| (header, bytes.get(TAG_INPUT_AT..).unwrap_or_default()))
+                .collect();
+            if let Some(bad) = RecordHeader::first_bad_tag(&segment.keys, &inputs) {
+                let at = places.get(bad).unwrap_or(first);
+                return Err(bad_tag(at.position));
+            }
+            bodies.extend(records.into_iter().zip(places).map(|((_, mut bytes), at)| {
+                bytes.drain(..RECORD_HEADER_BYTES);
+                bytes.truncate(at.body_len as usize);
+                bytes
+            }));
+        }
+        Ok(bodies)
+    }
+
     /// A record with its header, verified on its own.
     fn record(&self, at: Position, padded: usize) -> Result<(RecordHeader, Vec<u8>), StoreError> {
+        let (header, bytes) = self.untagged(at, padded)?;
+        let segment = self.segment(at.segment())?;
+        let body = bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default();
+        if !header.tag_matches(&segment.keys, at, body) {
+            return Err(bad_tag(at));
+        }
+        Ok((header, bytes))
+    }
+
+    /// A record with its header, of which only the header is verified.
+    fn untagged(&self, at: Position, padded: usize) -> Result<(RecordHeader, Vec<u8>), StoreError> {
         let segment = self.segment(at.segment())?;
         let mut bytes = vec![0; RECORD_HEADER_BYTES + padded];
         let got = segment
@@ -445,21 +494,27 @@ impl<'d, D: std::ops::Deref<Target = dyn Disk + 'd>> LogReader<D> {
         if got < bytes.len() {
             return Err(no_record(at, "the file ends inside a record"));
         }
-        let (header, body) = bytes
-            .split_first_chunk::<RECORD_HEADER_BYTES>()
+        let header = bytes
+            .first_chunk::<RECORD_HEADER_BYTES>()
             .ok_or_else(|| no_record(at, "no record"))?;
         let header = vouched(&segment, at, header)?;
         if header.padded_len() != padded {
-            return Err(no_record(at, "another record is where the index has one"));
-        }
-        if !header.tag_matches(&segment.keys, at, body) {
-            return Err(no_record(
-                at,
-                "a record's bytes are not those that were written",
-            ));
+            return Err(other_record(at));
         }
         Ok((header, bytes))
     }
+}
+
+fn padded_len(at: Location) -> usize {
+    (at.body_len as usize).next_multiple_of(64)
+}
+
+fn other_record(at: Position) -> StoreError {
+    no_record(at, "another record is where the index has one")
+}
+
+fn bad_tag(at: Position) -> StoreError {
+    no_record(at, "a record's bytes are not those that were written")
 }
 
 fn vouched(

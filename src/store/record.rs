@@ -251,8 +251,9 @@ impl SegmentHeader {
 
 /// What a body tag is computed over in front of the body.
 pub(crate) const TAG_INPUT_START_BYTES: usize = 32;
-/// Where that is put while a group is made: right in front of the body.
-const TAG_INPUT_AT: usize = RECORD_HEADER_BYTES - TAG_INPUT_START_BYTES;
+/// Where that is put while a group is made, or records are read: right in front
+/// of the body.
+pub(crate) const TAG_INPUT_AT: usize = RECORD_HEADER_BYTES - TAG_INPUT_START_BYTES;
 
 fn tag_input_start(position: Position, fields: &[u8; 24]) -> [u8; TAG_INPUT_START_BYTES] {
     let mut out = [0; TAG_INPUT_START_BYTES];

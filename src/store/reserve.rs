@@ -26,6 +26,9 @@ const WARM_UP_BYTES: u64 = 1 << 20;
 /// that is more than the bytes asked for, up to a limit.
 const TARGET_GROUPS: u64 = 16;
 const TARGET_BYTES_MAX: u64 = 64 << 20;
+/// Groups larger than this do without: the disk would write everything twice,
+/// which takes longer than what the sync of an extending write costs.
+const GROUP_BYTES_MAX: u64 = 1 << 20;
 /// After the disk was full, so many groups pass before the next attempt.
 const RETRY_GROUPS: u64 = 256;
 /// Bytes zero-written and synced at a time.
@@ -158,7 +161,8 @@ impl Reserve {
             self.next_attempt = 0;
         }
         let left = state.ready.saturating_sub(end);
-        if self.groups < self.next_attempt || left >= target / 2 {
+        let large = self.group_bytes > GROUP_BYTES_MAX;
+        if large || self.groups < self.next_attempt || left >= target / 2 {
             return;
         }
         let wanted = end.saturating_add(target) & !63;

@@ -278,12 +278,18 @@ impl View {
         run: &RunPlace,
     ) -> Result<Vec<u8>, StoreError> {
         let body = self.log.body(run.at, RecordType::Run)?;
-        let (number, bytes) = body::get_run(&body).map_err(|e| corrupt(run.at, e))?;
+        self.check_run(view, run, &body)?;
+        Ok(body)
+    }
+
+    /// Refuses the body of a record that is not the one that the index means.
+    fn check_run(&self, view: &ContextView, run: &RunPlace, body: &[u8]) -> Result<(), StoreError> {
+        let (number, bytes) = body::get_run(body).map_err(|e| corrupt(run.at, e))?;
         let stored = Run::decode(bytes).map_err(|e| corrupt(run.at, e))?;
         if (number, stored.first(), stored.last()) != (view.state.number, run.first, run.last) {
             return Err(self.lose("the index names another run"));
         }
-        Ok(body)
+        Ok(())
     }
 
     /// Stored runs from the one that holds entry `after + 1` up to `size`,
@@ -295,23 +301,27 @@ impl View {
         size: u64,
         bytes_max: usize,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
-        let (mut runs, mut bytes, mut at) = (Vec::new(), 0usize, after);
+        let (mut places, mut bytes, mut at) = (Vec::new(), 0usize, after);
         while at < size {
             let Some(run) = view.run_of(at + 1)? else {
                 break;
             };
             bytes = bytes.saturating_add(run.at.body_len as usize);
-            if !runs.is_empty() && bytes > bytes_max {
+            if !places.is_empty() && bytes > bytes_max {
                 break;
             }
-            let mut body = self.run_body(view, &run)?;
+            places.push(run);
+            at = run.last;
+        }
+        let locations: Vec<Location> = places.iter().map(|run| run.at).collect();
+        let mut runs = self.log.bodies(&locations, RecordType::Run)?;
+        for (run, body) in places.iter().zip(&mut runs) {
+            self.check_run(view, run, body)?;
             body.drain(..8.min(body.len()));
             if run.last > size {
-                let whole = Run::decode(&body).map_err(|e| corrupt(run.at, e))?;
-                body = whole.part(0, size).map_err(|e| corrupt(run.at, e))?;
+                let whole = Run::decode(body).map_err(|e| corrupt(run.at, e))?;
+                *body = whole.part(0, size).map_err(|e| corrupt(run.at, e))?;
             }
-            runs.push(body);
-            at = run.last;
         }
         Ok(runs)
     }

@@ -23,7 +23,7 @@ use super::hasher::Hasher;
 use super::head_note::HeadNote;
 use super::index::Index;
 use super::indexer::{Indexer, hold};
-use super::ingest::IngestPlan;
+use super::ingest::{IngestPlan, ingest_cost};
 use super::log::{LogWriter, WriteError};
 use super::pace::Pace;
 use super::plan::{Answer, Hashed, Plan, Planned};
@@ -41,6 +41,9 @@ use crate::note::SignerKey;
 const GROUP_REQUESTS_MAX: usize = 1024;
 /// Bytes of requests taken into one group, and of a single request.
 pub(super) const GROUP_COST_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a mirror's group: while one is written and synced, what is to be in
+/// the next ones arrives and is verified.
+const INGEST_GROUP_BYTES: u64 = 4 << 20;
 /// Quiet after which a group gets a voucher.
 const MARK_AFTER: Duration = Duration::from_millis(100);
 
@@ -311,15 +314,19 @@ impl Writer {
             let index = view.index();
             let mut plan = IngestPlan::new(&index, self.log.take_spare());
             while let Some(Command::Ingest { .. }) = waiting.front() {
-                if plan.len() > GROUP_COST_BYTES_MAX as u64 {
+                // What waits goes into the next group, unless this one is empty.
+                if let Some(Command::Ingest { item, .. }) = waiting.front()
+                    && plan.len() > 0
+                    && plan.len() + ingest_cost(item) as u64 > INGEST_GROUP_BYTES
+                {
                     break;
                 }
-                let Some(Command::Ingest { item, done }) = waiting.pop_front() else {
+                let Some(Command::Ingest { item, notes, done }) = waiting.pop_front() else {
                     break;
                 };
                 let outcome = if index.role == StoreRole::Mirror {
                     match *item {
-                        Ingest::Span { span, payloads } => plan.span(&span, &payloads),
+                        Ingest::Span { span, payloads } => plan.span(span, notes, &payloads),
                         Ingest::Payloads(payloads) => plan.payloads(&payloads),
                         alone => {
                             head = Some((alone, done));

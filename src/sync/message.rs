@@ -192,12 +192,23 @@ impl FrameHeader {
 
 /// Puts a header in front of a body.
 fn frame(kind: Kind, body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    frame_of(kind, |out| {
+        out.reserve_exact(body.len());
+        out.extend_from_slice(body);
+    })
+}
+
+/// A frame whose body is appended by `fill`.
+fn frame_of(kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, DecodeError> {
+    let mut out = vec![0; FRAME_HEADER_BYTES];
+    fill(&mut out);
+    let body_bytes = out.len().saturating_sub(FRAME_HEADER_BYTES);
     let max = kind.body_bytes_max() as u64;
-    in_range("length of a frame", body.len() as u64, 0, max)?;
-    let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
-    out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.push(kind as u8);
-    out.extend_from_slice(body);
+    in_range("length of a frame", body_bytes as u64, 0, max)?;
+    let [a, b, c, d] = u32::try_from(body_bytes).unwrap_or(u32::MAX).to_le_bytes();
+    if let Some(header) = out.first_chunk_mut() {
+        *header = [a, b, c, d, kind as u8];
+    }
     Ok(out)
 }
 
@@ -492,6 +503,12 @@ impl<'a> Reply<'a> {
             }
             Self::Refused(refusal) => frame(Kind::Error, &[*refusal as u8]),
         }
+    }
+
+    /// The frame of a span whose bytes `fill` appends: spans are too large to be
+    /// copied for it.
+    pub(super) fn span_frame(fill: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, DecodeError> {
+        frame_of(Kind::Span, fill)
     }
 
     /// Reads a frame from a source.

@@ -563,6 +563,18 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
     }
 }
 
+#[cfg(test)]
+impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
+    /// What is promised of every state.
+    pub(super) fn assert_within_budgets(&self) {
+        self.fetch.assert_within_budgets();
+    }
+}
+
+/// Bytes that items which are to be stored may have, all of them together.
+#[cfg(test)]
+pub(super) const STORING_BYTES_MAX: u64 = fetch::SPANS_BYTES_MAX as u64 + fetch::PAYLOADS_BYTES_MAX;
+
 pub(super) fn within(what: &'static str, got: u64, max: u64) -> Result<(), SyncError> {
     if got > max {
         return Err(LocalFault::Quota { what, got, max }.into());

@@ -18,7 +18,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::message::{FRAME_HEADER_BYTES, NodeAnswer, Reply};
+use super::message::{NodeAnswer, Reply};
 use super::source::{Entries, SourceError, next_span};
 use crate::directory::diff::Changed;
 use crate::directory::{Diff, DiffError, LoadError, ReadDirectory, Sums};
@@ -155,7 +155,7 @@ impl Push {
         let Some((span, runs)) = next_span(ledger, &mut entries, self.room())? else {
             return Ok(false);
         };
-        let whole = entries.is_over() && span.len() + FRAME_HEADER_BYTES <= self.room();
+        let whole = entries.is_over() && span.len() <= self.room();
         if !whole || !self.note_payloads(&runs)? {
             return Ok(false);
         }
@@ -164,7 +164,7 @@ impl Push {
             after_sequence,
             size: opening.size,
         };
-        Ok(self.add(begin.encode()?) && self.add(Reply::Span(&span).encode()?))
+        Ok(self.add(begin.encode()?) && self.add(span))
     }
 
     /// False if there are too many.

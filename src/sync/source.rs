@@ -2,7 +2,8 @@
 //! frame, and remembers nothing between requests.
 //!
 //! An [`Answer`] is pulled, never pushed: whoever sends the frames asks for
-//! the next one when it has room, so a slow reader costs one frame of memory.
+//! the next one when it has room, so a slow reader costs one frame of memory,
+//! and runs that did not fit it, which are no more.
 //!
 //! Invariants:
 //! * no leaf beyond the size asked for, and no size beyond the signed one;
@@ -35,11 +36,16 @@ use crate::tree::{BuildError, LeafIndex, NodeId, ReadNodes, TreeSize, consistenc
 
 /// Bytes of a span that runs and their lengths may take.
 const SPAN_RUNS_BYTES_MAX: usize = SPAN_BYTES_MAX - SPAN_FIXED_BYTES - PROOF_HASHES_MAX * Hash::LEN;
+/// Bytes of runs after which a span ends where it may: a mirror verifies it while
+/// the next one is read and on its way.
+const SPAN_AIM_BYTES: usize = 256 << 10;
 /// Bytes of outside payloads one span may refer to, if it has several runs: a
 /// mirror holds them until it can store the span.
 pub const SPAN_OUTSIDE_BYTES_MAX: u64 = 8 << 20;
 /// Runs of a span, whose count has two bytes.
 const SPAN_RUNS_MAX: usize = u16::MAX as usize;
+
+const _: () = assert!(SPAN_AIM_BYTES <= SPAN_RUNS_BYTES_MAX);
 
 /// Why an answer broke off: always this side's fault. The stream must be
 /// reset, so that the asker does not take it for finished.
@@ -161,6 +167,8 @@ pub(super) struct Entries {
     size: u64,
     sent_bytes: usize,
     sent_spans: usize,
+    /// Runs that were read and not sent yet.
+    ahead: VecDeque<Vec<u8>>,
 }
 
 impl Entries {
@@ -172,6 +180,7 @@ impl Entries {
             size,
             sent_bytes: 0,
             sent_spans: 0,
+            ahead: VecDeque::new(),
         }
     }
 
@@ -339,10 +348,9 @@ impl Answer {
         {
             return Ok(None);
         }
-        let frame = match next_span(ledger, &mut entries, SPAN_RUNS_BYTES_MAX)? {
-            Some((span, _)) => Reply::Span(&span).encode()?,
+        let Some((frame, _)) = next_span(ledger, &mut entries, SPAN_AIM_BYTES)? else {
             // There is nothing between these sizes.
-            None => return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?)),
+            return Ok(Some(Reply::Refused(Refusal::NotServed).encode()?));
         };
         entries.sent_bytes += frame.len();
         entries.sent_spans += 1;
@@ -351,74 +359,129 @@ impl Answer {
     }
 }
 
-/// A span and the runs that it is made of.
+/// The frame of a span, and the runs that it is made of.
 type SpanOf = (Vec<u8>, Vec<Vec<u8>>);
 
-/// The next span, of runs of about `runs_bytes_max` at most, but one at least.
+/// The next span, of about `aim_bytes` of runs, but one run at least.
 pub(super) fn next_span<L: ReadLedger + ?Sized>(
     ledger: &L,
     entries: &mut Entries,
-    runs_bytes_max: usize,
+    aim_bytes: usize,
 ) -> Result<Option<SpanOf>, SourceError<L::Error>> {
     let (start, size) = (entries.next, entries.size);
-    let bytes_max = runs_bytes_max.min(SPAN_RUNS_BYTES_MAX);
-    let runs = ledger
-        .runs(&entries.context, start, size, bytes_max)
-        .map_err(SourceError::Ledger)?;
-    let Some(mut runs) = runs else {
+    let mut span = Gathered::from(start);
+    while !span.is_enough(size, aim_bytes)
+        && let Some(run) = entries.next_run(ledger, span.end)?
+    {
+        if let Some(surplus) = span.add(run, size)? {
+            entries.ahead.push_front(surplus);
+            break;
+        }
+    }
+    let (runs, end) = span.finish(&mut entries.ahead);
+    if runs.is_empty() {
         return Ok(None);
-    };
-    let (count, end) = cut(&runs, start, size)?;
-    runs.truncate(count);
+    }
     let nodes = ContextNodes {
         ledger,
         context: &entries.context,
     };
     let right = right_build(TreeSize::new(end), TreeSize::new(size), &nodes)?;
-    let mut span = Vec::new();
-    encode_span(start, end, &right, &runs, &mut span);
     entries.next = end;
-    Ok(Some((span, runs)))
+    let frame = Reply::span_frame(|out| encode_span(start, end, &right, &runs, out))?;
+    Ok(Some((frame, runs)))
 }
 
-/// How many of the runs go into one span, and where it ends.
-fn cut(runs: &[Vec<u8>], start: u64, size: u64) -> Result<(usize, u64), RunError> {
-    let (mut bytes, mut outside_bytes) = (0usize, 0u64);
-    let mut end = start;
-    let mut fits = 0;
-    let mut aligned = None;
-    for (at, bytes_of_run) in runs.iter().enumerate().take(SPAN_RUNS_MAX) {
-        let run = Run::decode(bytes_of_run)?;
-        if run.first() != end + 1 {
-            return Err(RunError::OutOfPlace {
-                expected: end + 1,
-                got: run.first(),
-            });
+impl Entries {
+    /// The next run, whose first entry is `after + 1`; none at the end.
+    fn next_run<L: ReadLedger + ?Sized>(
+        &mut self,
+        ledger: &L,
+        after: u64,
+    ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
+        if self.ahead.is_empty() && after < self.size {
+            let runs = ledger
+                .runs(&self.context, after, self.size, SPAN_AIM_BYTES)
+                .map_err(SourceError::Ledger)?;
+            self.ahead = runs.unwrap_or_default().into();
         }
-        bytes += bytes_of_run.len() + 4;
-        for entry in run.entries() {
-            let entry = entry?;
-            if entry.inline_payload.is_none() {
-                outside_bytes += u64::from(entry.header.payload_len);
-            }
-        }
-        let full = bytes > SPAN_RUNS_BYTES_MAX || outside_bytes > SPAN_OUTSIDE_BYTES_MAX;
-        if run.last() > size || (full && at > 0) {
-            break;
-        }
-        (fits, end) = (at + 1, run.last());
-        if end.is_multiple_of(RUN_ENTRIES_MAX as u64) || end == size {
-            aligned = Some((fits, end));
-        }
+        Ok(self.ahead.pop_front())
     }
-    if fits == 0 {
-        return Err(RunError::Span {
+}
+
+/// The runs of a span so far.
+struct Gathered {
+    runs: Vec<Vec<u8>>,
+    bytes: usize,
+    outside_bytes: u64,
+    start: u64,
+    end: u64,
+    /// The last place where the span may well end: runs up to there, and size.
+    aligned: (usize, u64),
+}
+
+impl Gathered {
+    const fn from(start: u64) -> Self {
+        Self {
+            runs: Vec::new(),
+            bytes: 0,
+            outside_bytes: 0,
             start,
             end: start,
-            size,
-        });
+            aligned: (0, start),
+        }
     }
-    Ok(aligned.unwrap_or((fits, end)))
+
+    const fn is_enough(&self, size: u64, aim_bytes: usize) -> bool {
+        let aligned = self.aligned.0 > 0 && self.aligned.0 == self.runs.len();
+        aligned && (self.bytes >= aim_bytes || self.end == size)
+    }
+
+    /// Takes a run, or gives it back because the span is full.
+    fn add(&mut self, bytes: Vec<u8>, size: u64) -> Result<Option<Vec<u8>>, RunError> {
+        let run = Run::decode(&bytes)?;
+        let (first, last) = (run.first(), run.last());
+        if first != self.end + 1 {
+            return Err(RunError::OutOfPlace {
+                expected: self.end + 1,
+                got: first,
+            });
+        }
+        if last > size {
+            let start = self.start;
+            return Err(RunError::Span {
+                start,
+                end: last,
+                size,
+            });
+        }
+        let outside_bytes = self.outside_bytes + run.outside_bytes()?;
+        let with_length = self.bytes + bytes.len() + 4;
+        let full = with_length > SPAN_RUNS_BYTES_MAX
+            || outside_bytes > SPAN_OUTSIDE_BYTES_MAX
+            || self.runs.len() == SPAN_RUNS_MAX;
+        if full && !self.runs.is_empty() {
+            return Ok(Some(bytes));
+        }
+        (self.bytes, self.outside_bytes, self.end) = (with_length, outside_bytes, last);
+        self.runs.push(bytes);
+        if last.is_multiple_of(RUN_ENTRIES_MAX as u64) || last == size {
+            self.aligned = (self.runs.len(), last);
+        }
+        Ok(None)
+    }
+
+    /// The runs and where they end; those behind a better end are given back.
+    fn finish(mut self, ahead: &mut VecDeque<Vec<u8>>) -> (Vec<Vec<u8>>, u64) {
+        let (count, end) = self.aligned;
+        if count == 0 {
+            return (self.runs, self.end);
+        }
+        for run in self.runs.drain(count..).rev() {
+            ahead.push_front(run);
+        }
+        (self.runs, end)
+    }
 }
 
 /// The rotations that the asker may lack, then the newest head. What the asker

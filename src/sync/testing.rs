@@ -351,7 +351,7 @@ impl FakeMirror {
                     .runs
                     .entry(id)
                     .or_default()
-                    .extend_from_slice(span.runs());
+                    .extend(span.runs().map(<[u8]>::to_vec));
             }
             Ingest::Complete(head) => {
                 let seen = state.seen.pop().expect("complete without seen");

@@ -1,6 +1,7 @@
 //! Engines against each other, without a network.
 
 mod evidence;
+mod fair;
 mod honest;
 mod lying;
 mod proptests;

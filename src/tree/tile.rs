@@ -37,6 +37,14 @@ pub const TILE_WIDTH: usize = 1 << TILE_HEIGHT;
 /// The highest tile level that a tree of an allowed size reaches.
 pub const TILE_LEVEL_MAX: u8 = 8;
 
+/// True for the tree nodes that tiles keep.
+#[must_use]
+pub fn is_tile_node(id: NodeId) -> bool {
+    id.level
+        .checked_sub(TILE_BASE_LEVEL)
+        .is_some_and(|above| above.is_multiple_of(TILE_HEIGHT))
+}
+
 const _: () = {
     let top = TILE_BASE_LEVEL + TILE_HEIGHT * (TILE_LEVEL_MAX - 1);
     assert!(SEQUENCE_MAX >> top > 0);

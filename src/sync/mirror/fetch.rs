@@ -11,7 +11,9 @@
 //! * a request is made only when the whole of its answer fits: spans have one
 //!   budget, payloads another, so that spans that wait for payloads can never
 //!   keep the payloads out;
-//! * one request per context at a time; contexts take turns;
+//! * one request per context at a time; new contexts and those under way take
+//!   turns, so a context's first answer comes after at most two answers for
+//!   each context that was before it, however long any of them is;
 //! * spans of a context are stored in order; a span goes to the store when
 //!   every payload it needs is stored or went there before it.
 
@@ -23,10 +25,10 @@ use crate::directory::Opening;
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::ledger::ReadMirror;
-use crate::limits::{PAYLOAD_BYTES_MAX, SPAN_BYTES_MAX};
-use crate::run::{Accumulator, CheckedSpan, SignedContext};
+use crate::limits::{PAYLOAD_BYTES_MAX, PROOF_HASHES_MAX, RUN_SINGLE_BYTES_MAX, SPAN_BYTES_MAX};
+use crate::run::{Accumulator, CheckedSpan, SPAN_FIXED_BYTES, SignedContext};
 use crate::sync::error::{LocalFault, PeerFault};
-use crate::sync::message::{FRAME_HEADER_BYTES, Reply, Request};
+use crate::sync::message::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Reply, Request};
 use crate::sync::{ENTRIES_ANSWER_BYTES, ENTRIES_ANSWER_SPANS};
 
 /// Contexts being fetched at a time, each by one request.
@@ -36,17 +38,37 @@ pub(crate) const PAYLOAD_REQUESTS_MAX: usize = 8;
 /// The most bytes of spans one request can bring.
 pub(crate) const ANSWER_BYTES_MAX: usize =
     ENTRIES_ANSWER_BYTES + FRAME_HEADER_BYTES + SPAN_BYTES_MAX;
+/// The most bytes of an answer that one entry can take: a span of its own.
+const ENTRY_ANSWER_BYTES_MAX: usize =
+    FRAME_HEADER_BYTES + SPAN_FIXED_BYTES + PROOF_HASHES_MAX * Hash::LEN + 4 + RUN_SINGLE_BYTES_MAX;
+/// Contexts under way: fetched in part, or asked for. Others wait.
+const ACTIVE_MAX: usize = 1024;
+/// Spans of one context that wait for payloads, with which it is not asked for
+/// more: it is to leave room for others.
+const HELD_PER_CONTEXT_MAX: usize = ENTRIES_ANSWER_SPANS;
 /// Bytes of spans that are on their way, held or being stored.
-pub(crate) const SPANS_BYTES_MAX: usize = 64 << 20;
+pub(crate) const SPANS_BYTES_MAX: usize = 24 << 20;
 /// Spans that are on their way, held or being stored.
 pub(crate) const SPANS_MAX: usize = 512;
 /// Bytes of payloads asked for in one request, unless it is a single one.
-pub(crate) const PAYLOAD_REQUEST_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const PAYLOAD_REQUEST_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of payloads that are on their way or being stored.
-pub(crate) const PAYLOADS_BYTES_MAX: u64 = 32 << 20;
+pub(crate) const PAYLOADS_BYTES_MAX: u64 = 12 << 20;
+/// What a sync may take beyond the store's own caches: 64 MiB.
+const SYNC_BYTES_MAX: usize = 64 << 20;
+/// Of that, for code, stacks, packets, and what the allocator does not give back.
+const OTHER_BYTES: usize = 16 << 20;
 
 const _: () = {
-    assert!(ENTRIES_REQUESTS_MAX * ANSWER_BYTES_MAX <= SPANS_BYTES_MAX + (1 << 20));
+    // Several long contexts at a time, and whatever is short beside them.
+    assert!(
+        5 * ANSWER_BYTES_MAX + ENTRIES_REQUESTS_MAX * ENTRY_ANSWER_BYTES_MAX <= SPANS_BYTES_MAX
+    );
+    // A frame is copied once while it is looked at, a payload twice.
+    assert!(
+        SPANS_BYTES_MAX + PAYLOADS_BYTES_MAX as usize + 2 * FRAME_BYTES_MAX + OTHER_BYTES
+            <= SYNC_BYTES_MAX
+    );
     assert!(ENTRIES_REQUESTS_MAX * ENTRIES_ANSWER_SPANS <= SPANS_MAX);
     assert!(PAYLOAD_BYTES_MAX as u64 <= PAYLOAD_REQUEST_BYTES_MAX);
     assert!(PAYLOAD_REQUEST_BYTES_MAX <= PAYLOADS_BYTES_MAX);
@@ -60,7 +82,24 @@ pub(super) struct Active {
     /// True once a span has shown that `own` is a beginning of the signed tree.
     pub(super) extends: bool,
     begun: bool,
+    /// The room that the request has taken.
+    asked: Budget,
     received: Budget,
+}
+
+impl Active {
+    /// The room that its next answer may take: a short context takes little, so
+    /// that many of them are asked for at once.
+    fn next_answer(&self) -> Budget {
+        let missing = self.signed.size.saturating_sub(self.own.size());
+        let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+        Budget {
+            bytes: missing
+                .saturating_mul(ENTRY_ANSWER_BYTES_MAX)
+                .min(ANSWER_BYTES_MAX),
+            spans: missing.min(ENTRIES_ANSWER_SPANS),
+        }
+    }
 }
 
 /// Room taken by spans.
@@ -71,11 +110,6 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    const ANSWER: Self = Self {
-        bytes: ANSWER_BYTES_MAX,
-        spans: ENTRIES_ANSWER_SPANS,
-    };
-
     fn add(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.spans += other.spans;
@@ -104,7 +138,11 @@ pub(super) struct Stored {
 pub(super) struct Fetch {
     openings: VecDeque<Opening>,
     again: VecDeque<Active>,
-    /// Contexts in flight or in `again`.
+    /// Whose turn it is, if there was no room for its answer.
+    next: Option<Active>,
+    /// The last turn was a new context's.
+    new_had_turn: bool,
+    /// Contexts in flight, in `again`, or in `next`.
     active: usize,
     in_flight: usize,
     pub(super) spans: Budget,
@@ -138,11 +176,23 @@ impl Fetch {
         }
     }
 
-    fn room_for_answer(&self) -> bool {
+    fn has_room(&self, answer: Budget) -> bool {
         let mut after = self.spans;
-        after.add(Budget::ANSWER);
-        after.bytes <= SPANS_BYTES_MAX.max(ENTRIES_REQUESTS_MAX * ANSWER_BYTES_MAX)
-            && after.spans <= SPANS_MAX
+        after.add(answer);
+        after.bytes <= SPANS_BYTES_MAX && after.spans <= SPANS_MAX
+    }
+
+    /// The next context that is under way and does not hold too much.
+    fn next_again(&mut self) -> Option<Active> {
+        for _ in 0..self.again.len().min(ENTRIES_REQUESTS_MAX) {
+            let active = self.again.pop_front()?;
+            let held = self.lines.get(&active.signed.id).map_or(0, VecDeque::len);
+            if held < HELD_PER_CONTEXT_MAX {
+                return Some(active);
+            }
+            self.again.push_back(active);
+        }
+        None
     }
 
     /// The answer is over: it must have been as long as it could be.
@@ -153,7 +203,7 @@ impl Fetch {
             return Err(PeerFault::EndedEarly { what }.into());
         }
         // What was received has been moved to held spans.
-        let mut unused = Budget::ANSWER;
+        let mut unused = active.asked;
         unused.release(active.received);
         self.spans.release(unused);
         self.in_flight -= 1;
@@ -175,12 +225,19 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             let hashes = request.wanted.iter().map(|(hash, _)| *hash).collect();
             self.ask(&Request::Payloads { hashes }, Asked::Payloads(request))?;
         }
-        while self.fetch.in_flight < ENTRIES_REQUESTS_MAX && self.fetch.room_for_answer() {
-            let Some(active) = self.next_context()? else {
+        while self.fetch.in_flight < ENTRIES_REQUESTS_MAX {
+            let waiting = self.fetch.next.take();
+            let next = waiting.map_or_else(|| self.next_context(), |next| Ok(Some(next)))?;
+            let Some(mut active) = next else {
                 break;
             };
+            active.asked = active.next_answer();
+            if !self.fetch.has_room(active.asked) {
+                self.fetch.next = Some(active);
+                break;
+            }
             self.fetch.in_flight += 1;
-            self.fetch.spans.add(Budget::ANSWER);
+            self.fetch.spans.add(active.asked);
             let request = Request::Entries {
                 context: active.signed.id.clone(),
                 after_sequence: active.own.size(),
@@ -191,10 +248,15 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         Ok(())
     }
 
-    /// The next context to fetch: new ones until all places are taken, so that
-    /// a few long ones do not hold up the rest, then those under way in turn.
+    /// The next context to fetch: a new one and one under way in turn, so that
+    /// neither waits for the other however many or long they are.
     fn next_context(&mut self) -> Result<Option<Active>, SyncError> {
-        while self.fetch.active < ENTRIES_REQUESTS_MAX
+        if std::mem::take(&mut self.fetch.new_had_turn)
+            && let Some(active) = self.fetch.next_again()
+        {
+            return Ok(Some(active));
+        }
+        while self.fetch.active < ACTIVE_MAX
             && let Some(opening) = self.fetch.openings.pop_front()
         {
             let id = ContextId::new(&opening.id).map_err(invalid_id)?;
@@ -203,6 +265,7 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 continue;
             }
             self.fetch.active += 1;
+            self.fetch.new_had_turn = true;
             return Ok(Some(Active {
                 signed: SignedContext {
                     id,
@@ -212,10 +275,11 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 extends: own.size() == 0,
                 own,
                 begun: false,
+                asked: Budget::default(),
                 received: Budget::default(),
             }));
         }
-        Ok(self.fetch.again.pop_front())
+        Ok(self.fetch.next_again())
     }
 
     /// True if nothing of the context is missing; more of it may be held, which
@@ -294,4 +358,20 @@ fn invalid_id(_: crate::entry::EntryError) -> SyncError {
     let what = "context id";
     let error = crate::encoding::DecodeError::Invalid { what };
     PeerFault::Malformed(error).into()
+}
+
+#[cfg(test)]
+impl Fetch {
+    /// What is promised of every state.
+    pub(super) fn assert_within_budgets(&self) {
+        assert!(self.spans.bytes <= SPANS_BYTES_MAX && self.spans.spans <= SPANS_MAX);
+        assert!(self.payload_bytes <= PAYLOADS_BYTES_MAX);
+        assert!(self.payload_requests <= PAYLOAD_REQUESTS_MAX);
+        assert!(self.in_flight <= ENTRIES_REQUESTS_MAX && self.active <= ACTIVE_MAX);
+        let held = |spans: &VecDeque<SpanKey>| spans.len();
+        let held = self.lines.values().map(held).max().unwrap_or(0);
+        assert!(held < HELD_PER_CONTEXT_MAX + ENTRIES_ANSWER_SPANS);
+        let held: usize = self.held.values().map(Held::bytes).sum();
+        assert!(held <= self.spans.bytes, "what is held has taken its room");
+    }
 }

@@ -44,6 +44,14 @@ pub(super) struct Held {
     waits: usize,
 }
 
+#[cfg(test)]
+impl Held {
+    pub(super) fn bytes(&self) -> usize {
+        assert!(self.span.bytes_len() <= self.room.bytes);
+        self.room.bytes
+    }
+}
+
 impl Held {
     fn is_ready(&self) -> bool {
         self.missing.is_empty() && !self.asking && self.waits == 0

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::{FakeLedger, FakeMirror};
 use crate::ledger::Ingest;
 use crate::note::VerifierKey;
+use crate::run::CheckedPayload;
 use crate::sync::message::{FrameHeader, Kind, Request};
 use crate::sync::{
     Answer, Mirror, MirrorLimits, Output, Report, RequestId, SampleOutput, SampleReport, Sampler,
@@ -131,6 +132,9 @@ impl<'a> Pair<'a> {
                 }
             }
             assert!(streams.len() <= crate::sync::mirror::REQUESTS_MAX);
+            mirror.assert_within_budgets();
+            let storing: u64 = stores.iter().map(|(_, item)| bytes_of(item)).sum();
+            assert!(storing <= crate::sync::mirror::STORING_BYTES_MAX);
             let choices = streams.len() + usize::from(!stores.is_empty());
             assert!(choices > 0, "the engine waits for nothing");
             let choice = dice.as_mut().map_or(0, |d| d.below(choices));
@@ -166,6 +170,20 @@ impl<'a> Pair<'a> {
             }
         }
     }
+}
+
+/// Bytes of history that an item holds.
+fn bytes_of(item: &Ingest) -> u64 {
+    let payloads = |payloads: &[CheckedPayload]| payloads.iter().map(|p| p.bytes().len()).sum();
+    let bytes: usize = match item {
+        Ingest::Span {
+            span,
+            payloads: own,
+        } => span.bytes_len() + payloads(own),
+        Ingest::Payloads(own) => payloads(own),
+        _ => 0,
+    };
+    bytes as u64
 }
 
 /// Audits a ledger by sampling; the frames of the source may be changed.
