@@ -6,7 +6,7 @@ use super::world::StreamKey;
 use super::{FakeLedger, FakeMirror};
 use crate::entry::ContextId;
 use crate::hash::Hash;
-use crate::head::{Head, HeadOrder};
+use crate::head::{Head, HeadOrder, SignedHead};
 use crate::ledger::{Ingest, ReadMirror};
 use crate::note::Note;
 use crate::sync::Told;
@@ -95,7 +95,7 @@ impl Oracle {
         }
         self.sizes = sizes;
         let complete = store.complete_head().unwrap();
-        let order = complete.as_ref().map(|head| head.order());
+        let order = complete.as_ref().map(SignedHead::order);
         if order == self.complete {
             return;
         }

@@ -307,7 +307,7 @@ impl<'m> World<'m> {
     /// Later each time.
     pub(super) fn call_again(&mut self, n: usize) {
         let source = &mut self.sources[n];
-        let wait = (200 * MS << source.failures.min(6)).min(10 * SECOND);
+        let wait = ((200 * MS) << source.failures.min(6)).min(10 * SECOND);
         source.failures += 1;
         self.after(wait / 2, wait, Event::Connect(n));
     }
