@@ -160,6 +160,18 @@ pub const PAYLOADS_PER_REQUEST_MAX: usize = 64;
 /// Notes in one reply.
 pub const NOTES_PER_REPLY_MAX: usize = 64;
 
+/// Bytes of the frames of one push, without the head that ends it: 1 MiB.
+pub const PUSH_BYTES_MAX: usize = 1 << 20;
+/// Directory nodes in one push.
+pub const PUSH_NODES_MAX: usize = 1024;
+/// Contexts in one push.
+pub const PUSH_CONTEXTS_MAX: usize = 1024;
+/// Payloads in one push; no more fit, since each is above 4 KiB.
+pub const PUSH_PAYLOADS_MAX: usize = PUSH_BYTES_MAX / PAYLOAD_INLINE_BYTES_MAX;
+/// Frames of one push, without the head that ends it.
+pub const PUSH_FRAMES_MAX: usize =
+    PUSH_NODES_MAX / NODES_PER_REQUEST_MAX + 2 * PUSH_CONTEXTS_MAX + PUSH_PAYLOADS_MAX;
+
 /// Bytes of an archive's first lines: the line of its version (27), of its
 /// context (9 and the name), of its size (6 and 19 digits), of its root (50),
 /// and an empty one.
@@ -196,6 +208,8 @@ const _: () = {
     // The last group of the longest segment still ends below 4 GiB.
     assert!(SEGMENT_BYTES_MAX + GROUP_BYTES_MAX as u64 + 4096 < SEGMENT_BYTES_LIMIT);
     assert!((SEGMENT_HEADER_BYTES as u64).is_multiple_of(RECORD_ALIGN_BYTES));
+    assert!(PUSH_NODES_MAX.is_multiple_of(NODES_PER_REQUEST_MAX));
+    assert!(PUSH_FRAMES_MAX == 2308);
     assert!(TAIL_BYTES_MIN < TAIL_BYTES_MAX);
     // One tail can be folded while the next one fills.
     assert!(2 * TAIL_FOLD_BYTES <= TAIL_BYTES_MAX);

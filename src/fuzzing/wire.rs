@@ -7,7 +7,7 @@ use super::{Input, segment};
 use crate::entry::leaf_hash;
 use crate::store::{Store, View};
 use crate::sync::message::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, Reply, Request};
-use crate::sync::source;
+use crate::sync::{Telling, source};
 use crate::tree::{LeafIndex, TreeSize, inclusion};
 
 static SERVED: LazyLock<View> =
@@ -50,6 +50,8 @@ pub fn wire_message(data: &[u8]) {
         let len = u32::try_from(body.len()).unwrap().to_le_bytes();
         [&len[..], &[kind], body].concat()
     };
+    // Whatever it is, it ends nothing but the peer's connection.
+    let _ = Telling::default().frame(&bytes);
     if let Ok(reply) = Reply::decode(&bytes) {
         assert_eq!(reply.encode().unwrap(), bytes);
     }
@@ -64,12 +66,16 @@ pub fn wire_message(data: &[u8]) {
     let mut answer = source::answer(&bytes).unwrap();
     let told = answer.acknowledged_note().is_some();
     assert!(!told || answer.shown_note() == answer.acknowledged_note());
-    let mut frames = 0;
+    let (mut frames, mut heads) = (0, 0);
+    let mut telling = Telling::default();
     while let Some(frame) = answer.next_frame(&*SERVED).unwrap() {
         assert!(frame.len() <= FRAME_BYTES_MAX);
         let reply = Reply::decode(&frame).unwrap();
         holds(&request, &reply);
         assert_eq!(reply.encode().unwrap(), frame);
+        if answer.follows() {
+            heads += usize::from(telling.frame(&frame).unwrap().is_some());
+        }
         frames += 1;
         assert!(frames < 1000, "an answer without end");
     }
@@ -78,6 +84,8 @@ pub fn wire_message(data: &[u8]) {
     } else {
         frames > 0 || answer.follows()
     });
+    // What is pushed comes before its head, and nothing without one.
+    assert_eq!(heads > 0, frames > 0 && answer.follows());
     bytes.push(0);
     assert!(Request::decode(&bytes).is_err());
 }

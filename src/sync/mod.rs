@@ -30,7 +30,7 @@ pub mod error;
 pub mod forgetful;
 pub mod message;
 pub mod mirror;
-pub mod push;
+mod push;
 pub mod pushed;
 pub mod sample;
 pub mod source;

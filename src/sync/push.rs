@@ -26,22 +26,11 @@ use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::Head;
 use crate::ledger::ReadLedger;
-use crate::limits::NODES_PER_REQUEST_MAX;
+use crate::limits::{
+    NODES_PER_REQUEST_MAX, PUSH_BYTES_MAX, PUSH_CONTEXTS_MAX, PUSH_FRAMES_MAX, PUSH_NODES_MAX,
+    PUSH_PAYLOADS_MAX,
+};
 use crate::run::Run;
-
-/// Bytes of the frames of one push, the head that ends it not counted: 1 MiB.
-pub const PUSH_BYTES_MAX: usize = 1 << 20;
-/// Directory nodes in one push.
-const PUSH_NODES_MAX: usize = 1024;
-/// Contexts in one push.
-const PUSH_CONTEXTS_MAX: usize = 1024;
-/// Payloads in one push; no more fit, since each is above 4 KiB.
-const PUSH_PAYLOADS_MAX: usize = PUSH_BYTES_MAX / crate::limits::PAYLOAD_INLINE_BYTES_MAX;
-/// Frames of one push, the head that ends it not counted.
-pub const PUSH_FRAMES_MAX: usize =
-    PUSH_NODES_MAX / NODES_PER_REQUEST_MAX + 2 * PUSH_CONTEXTS_MAX + PUSH_PAYLOADS_MAX;
-
-const _: () = assert!(PUSH_NODES_MAX.is_multiple_of(NODES_PER_REQUEST_MAX));
 
 /// The frames that lead from `base`, a directory root, to `head`; none if they do
 /// not fit, or if not all of it is served here.
@@ -71,7 +60,7 @@ struct Push {
 
 impl Push {
     fn add(&mut self, frame: Vec<u8>) -> bool {
-        let fits = frame.len() <= self.room();
+        let fits = frame.len() <= self.room() && self.frames.len() < PUSH_FRAMES_MAX;
         if fits {
             self.bytes += frame.len();
             self.frames.push_back(frame);

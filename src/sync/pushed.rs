@@ -19,11 +19,11 @@ use std::collections::HashMap;
 
 use super::error::PeerFault;
 use super::message::{FRAME_HEADER_BYTES, NodeAnswer, Reply, Request};
-use super::push::{PUSH_BYTES_MAX, PUSH_FRAMES_MAX};
 use crate::entry::ContextId;
 use crate::hash::Hash;
 use crate::head::{Head, HeadError, HeadOrder};
 use crate::ledger::OpenedNode;
+use crate::limits::{PUSH_BYTES_MAX, PUSH_FRAMES_MAX};
 use crate::note::Note;
 
 /// What a source that is followed tells on one stream.

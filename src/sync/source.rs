@@ -87,6 +87,7 @@ pub fn answer(frame: &[u8]) -> Result<Answer, DecodeError> {
     let state = match Request::decode(frame)? {
         Request::Head { newest } => State::Head { newest },
         Request::Follow { newest } => State::Follow(Follow {
+            shown: newest.clone(),
             newest,
             told: None,
             frames: VecDeque::new(),
@@ -150,6 +151,9 @@ enum State {
 /// What is told to a follower.
 #[derive(Debug)]
 struct Follow {
+    /// The note the asker has shown. Rotations are told from there on each time:
+    /// whoever is busy drops all but the newest of what it is told.
+    shown: Vec<u8>,
     /// The note the asker has, or was told.
     newest: Vec<u8>,
     /// The last head that was told.
@@ -196,7 +200,9 @@ impl Answer {
     #[must_use]
     pub fn shown_note(&self) -> Option<&[u8]> {
         match &self.state {
-            State::Head { newest } | State::Follow(Follow { newest, .. }) if !newest.is_empty() => {
+            State::Head { newest } | State::Follow(Follow { shown: newest, .. })
+                if !newest.is_empty() =>
+            {
                 Some(newest)
             }
             _ => self.acknowledged_note(),
@@ -263,14 +269,14 @@ impl Answer {
     ) -> Result<Option<Vec<u8>>, SourceError<L::Error>> {
         if follow.frames.is_empty() {
             let head = ledger.newest_head().map_err(SourceError::Ledger)?;
-            let shown = Note::parse(&follow.newest).ok();
+            let newest = Note::parse(&follow.newest).ok();
             let head = head.filter(|head| {
-                let text = shown.as_ref().map(Note::text);
+                let text = newest.as_ref().map(Note::text);
                 let again = text == Some(head.head().to_text().as_str());
                 !again && follow.told < Some(head.order())
             });
             if let Some(head) = head {
-                let base = match &shown {
+                let base = match &newest {
                     _ if follow.newest.is_empty() => Some(empty_root()),
                     Some(note) => Head::parse(note.text()).ok().map(|h| h.directory_root),
                     None => None,
@@ -278,7 +284,7 @@ impl Answer {
                 if let Some(base) = base {
                     follow.frames = push(ledger, &base, head.head())?;
                 }
-                let told = head_reply(ledger, &follow.newest, Some(&head))?;
+                let told = head_reply(ledger, &follow.shown, Some(&head))?;
                 follow.frames.push_back(told);
                 follow.newest = head.note_bytes();
                 follow.told = Some(head.order());

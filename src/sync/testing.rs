@@ -9,9 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Mutex;
 
+mod driver;
+mod oracle;
 mod pair;
+mod world;
 
+pub(crate) use oracle::Counts;
 pub(crate) use pair::{Dice, End, Pair, sampled};
+pub(crate) use world::World;
 
 use crate::directory::{
     Change, MemoryDirectory, Node, Opening, ReadDirectory, Slot, apply, empty_root,
@@ -186,6 +191,13 @@ impl FakeLedger {
         self.payloads.remove(&hash::content(payload));
     }
 
+    /// Bytes of all runs and payloads.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        let runs = self.contexts.values().flat_map(|c| &c.runs);
+        let parts = runs.chain(self.payloads.values()).map(Vec::len);
+        parts.sum::<usize>() as u64
+    }
+
     pub(crate) fn runs_of(&self, context: &str) -> &[Vec<u8>] {
         self.contexts.get(context).map_or(&[], |c| &c.runs)
     }
@@ -296,6 +308,18 @@ impl FakeMirror {
     pub(crate) fn complete_root(&self) -> Option<Hash> {
         let state = self.0.lock().unwrap();
         state.complete.as_ref().map(|h| h.head().directory_root)
+    }
+
+    pub(crate) fn complete_epoch(&self) -> Option<u64> {
+        let state = self.0.lock().unwrap();
+        state.complete.as_ref().map(|h| h.head().epoch)
+    }
+
+    /// Entries stored of each context.
+    pub(crate) fn sizes(&self) -> BTreeMap<String, u64> {
+        let state = self.0.lock().unwrap();
+        let sizes = state.accumulators.iter();
+        sizes.map(|(id, own)| (id.clone(), own.size())).collect()
     }
 
     pub(crate) fn items(&self) -> usize {

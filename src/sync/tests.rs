@@ -8,6 +8,7 @@ mod proptests;
 mod rotation;
 mod sample;
 mod seen;
+mod virtual_time;
 
 use super::testing::FakeLedger;
 

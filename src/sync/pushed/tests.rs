@@ -1,6 +1,7 @@
 //! Pushes: what they are worth, and what is refused of them.
 
 use super::*;
+use crate::head::SignedHead;
 use crate::sync::message::{FrameHeader, Kind, Refusal};
 use crate::sync::testing::{Dice, End, FakeLedger, FakeMirror, Pair};
 use crate::sync::{Answer, Outcome, SyncError};
@@ -13,7 +14,7 @@ fn follow(newest: Vec<u8>) -> Answer {
 
 fn note(ledger: &FakeLedger) -> Vec<u8> {
     let head = ledger.head.as_ref();
-    head.map(|head| head.note_bytes()).unwrap_or_default()
+    head.map(SignedHead::note_bytes).unwrap_or_default()
 }
 
 /// What is told now, frame by frame.
@@ -130,33 +131,38 @@ fn a_mirror_at_another_base_pulls_the_rest() {
     assert_eq!(spans.count(), 3);
 }
 
+type Grow = Box<dyn Fn(&mut FakeLedger)>;
+
 #[test]
 fn what_does_not_fit_is_not_begun() {
     let only_head = |frames: &[Vec<u8>]| kinds(frames) == [Kind::Head];
     let (base, _) = base();
-    let payloads = |n: usize| (0..n).map(|n| vec![n as u8; 4096]).collect::<Vec<_>>();
-    let outside = |n: usize| (0..n).map(|n| vec![n as u8; 9000]).collect::<Vec<_>>();
+    // Each another one.
+    let some = |n: usize, bytes: usize| -> Vec<Vec<u8>> {
+        let payload = |n: usize| n.to_le_bytes().repeat(bytes / 8);
+        (0..n).map(payload).collect()
+    };
     let contexts = |l: &mut FakeLedger, n: usize| {
         for i in 0..n {
             l.append(&format!("many {i}"), &[small(i)]);
         }
     };
-    let made: Vec<(bool, Box<dyn Fn(&mut FakeLedger)>)> = vec![
+    let made: Vec<(bool, Grow)> = vec![
         (
             false,
-            Box::new(move |l| l.append("context 1", &payloads(200))),
+            Box::new(move |l| l.append("context 1", &some(200, 4096))),
         ),
         (
             true,
-            Box::new(move |l| l.append("context 1", &payloads(256))),
+            Box::new(move |l| l.append("context 1", &some(256, 4096))),
         ),
         (
             false,
-            Box::new(move |l| l.append("context 1", &outside(100))),
+            Box::new(move |l| l.append("context 1", &some(100, 9000))),
         ),
         (
             true,
-            Box::new(move |l| l.append("context 1", &outside(120))),
+            Box::new(move |l| l.append("context 1", &some(120, 9000))),
         ),
         (false, Box::new(move |l| contexts(l, 300))),
         (true, Box::new(move |l| contexts(l, PUSH_FRAMES_MAX))),
