@@ -197,12 +197,7 @@ fn mirror(address: SocketAddr) {
     let dir = directory();
     let disk = RealDisk::new(dir.path());
     create(&disk, StoreRole::Mirror, signer().verifier()).unwrap();
-    let opened = Store::open(
-        Arc::new(disk),
-        options(std::env::var("RES").map_or(4 << 20, |r| r.parse().unwrap())),
-        None,
-    )
-    .unwrap();
+    let opened = Store::open(Arc::new(disk), options(4 << 20), None).unwrap();
     let (store, before) = (Arc::new(opened.store), processor_ms());
     let config = CatchUp::new(address, key(1).id(), signer().verifier().clone());
     let runtime = runtime();

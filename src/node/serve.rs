@@ -15,7 +15,8 @@
 //! * a request must arrive, and every frame be taken, within a deadline;
 //! * a stream is finished only after the whole answer was written. On any
 //!   error it is reset: dropping it would look like a clean end;
-//! * a slow reader holds one frame of memory here, and what its windows allow.
+//! * a slow reader holds one frame of memory here, the runs read ahead of the next
+//!   one, and what its windows allow.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
