@@ -25,7 +25,7 @@ use super::data::DataDir;
 use super::error::CliError;
 use super::grpc::GrpcArguments;
 use super::output::Out;
-use crate::node::{NodeId, NodeStatus, Station, stopped};
+use crate::node::{Failure, NodeId, NodeStatus, Station, stopped, supervise};
 use crate::rpc;
 use crate::store::{Store, StoreError};
 
@@ -196,30 +196,32 @@ async fn serve(
     for station in stations {
         tasks.spawn(Station::run(station, stopping.clone()));
     }
-    let has_grpc = grpc.is_some();
-    let grpc = async {
-        let Some(server) = grpc else {
-            return std::future::pending().await;
-        };
+    if let Some(server) = grpc {
         let rooms = rpc::Places::new(rooms).map_err(CliError::could_not)?;
         let rooms = rooms.with_origins_ok(fine);
-        let outcome = server.run(rooms, stopped(stopping.clone())).await;
-        outcome.map_err(CliError::could_not)
-    };
-    let mut grpc = std::pin::pin!(grpc);
-    let outcome = tokio::select! {
-        // One end of it is the end of all.
-        outcome = &mut grpc => Some(outcome),
-        () = until => None,
-    };
+        tasks.spawn(serve_grpc(server, rooms, stopping.clone()));
+    }
+    until.await;
     stop.send_replace(true);
-    let outcome = match outcome {
-        Some(outcome) => outcome,
-        None if has_grpc => grpc.await,
-        None => Ok(()),
-    };
     while tasks.join_next().await.is_some() {}
-    outcome
+    Ok(())
+}
+
+/// Serves the API, again after a failure.
+async fn serve_grpc(server: rpc::Server, rooms: rpc::Places, stop: watch::Receiver<bool>) {
+    let start = || {
+        let (server, rooms, stop) = (server.again(), rooms.clone(), stop.clone());
+        async move {
+            let server = server.map_err(|error| error.to_string())?;
+            let ended = server.run(rooms, stopped(stop.clone())).await;
+            ended.map_err(|error| error.to_string())?;
+            if *stop.borrow() {
+                return Ok(());
+            }
+            Err("the listener ended".to_owned())
+        }
+    };
+    supervise("grpc", stop.clone(), start, |_: &Failure<String>| ()).await;
 }
 
 /// Says where it listens, in one piece: a script may read one line only.

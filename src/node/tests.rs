@@ -24,6 +24,7 @@ use crate::sync::{Outcome, PeerFault, Report, SyncError};
 
 mod audit;
 mod keep_up;
+mod station;
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SHORT: Duration = Duration::from_millis(200);

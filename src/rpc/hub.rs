@@ -93,10 +93,10 @@ impl Hub {
         }
     }
 
-    /// Changes the phase, for good, and wakes everybody.
+    /// Changes the phase, and wakes everybody.
     pub(super) fn enter(&self, phase: Phase) {
         self.0.phase.send_if_modified(|now| {
-            // A server that is closing stays so.
+            // A server that is closing stays so until it begins anew.
             let better = *now == Phase::Serving || phase == Phase::Closing;
             let changes = better && *now != phase;
             if changes {
@@ -105,6 +105,17 @@ impl Hub {
             changes
         });
         self.wake_all();
+    }
+
+    /// A server that was closed begins anew.
+    pub(super) fn reopen(&self) {
+        self.0.phase.send_if_modified(|now| {
+            let closed = *now == Phase::Closing;
+            if closed {
+                *now = Phase::Serving;
+            }
+            closed
+        });
     }
 
     fn wake_all(&self) {

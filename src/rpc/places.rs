@@ -147,8 +147,8 @@ pub enum PlacesError {
     },
 }
 
-/// All places of a server. See the module.
-#[derive(Debug)]
+/// All places of a server. See the module. Copies share them.
+#[derive(Clone, Debug)]
 pub struct Places {
     all: Vec<Arc<Place>>,
     origins_ok: Option<watch::Receiver<bool>>,

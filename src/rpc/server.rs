@@ -121,6 +121,17 @@ impl Server {
         self.address
     }
 
+    /// The same server once more, on the same socket: for when a run has failed.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            listener: self.listener.try_clone()?,
+            address: self.address,
+            config: self.config.clone(),
+            tls: self.tls.clone(),
+            tokens: self.tokens.clone(),
+        })
+    }
+
     /// Serves stores until `shutdown` completes.
     pub async fn run(
         self,
@@ -131,6 +142,9 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(self.listener).map_err(|e| ended(&e))?;
         let reads = Reads::new(places, self.config.read_threads);
         let places = reads.places();
+        for place in places.all() {
+            place.hub().reopen();
+        }
         let (reporter, routes) = routes(Arc::clone(&reads)).map_err(|error| ended(&error))?;
         let mut health = Health::new(reporter, places);
         health.look(places).await;

@@ -3,9 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use converge_ledger::rpc::RpcConfig;
 use converge_ledger::rpc::proto::context::WatchRequest;
+use converge_ledger::rpc::proto::context::context_service_client::ContextServiceClient;
+use converge_ledger::rpc::{Places, RpcConfig, Server};
+use converge_ledger::store::StoreRole;
 use converge_ledger::store::disk::{Fault, FaultKind};
+use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -17,7 +20,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
 
 use crate::health::{SERVICES, check};
-use crate::support::{Node, Setup, append, by_hand, call_raw, prefix, refused, until, within};
+use crate::support::{
+    Node, Setup, append, by_hand, call_raw, place, prefix, refused, until, within,
+};
 
 async fn health(node: &Node, service: &str) -> ServingStatus {
     check(node.channel().await, service).await
@@ -51,6 +56,38 @@ async fn a_store_that_fails_is_told_to_everybody() {
     for service in SERVICES {
         until(|| async { health(&node, service).await == ServingStatus::NotServing }).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_ended_begins_again_on_the_same_socket() {
+    let (place, store, _disk) = place(StoreRole::Own, "test.example");
+    let places = Places::new(vec![place]).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(any, RpcConfig::default(), None, None).unwrap();
+    for n in 1..4 {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let again = server.again().unwrap();
+        assert_eq!(again.local_addr(), server.local_addr());
+        let running = again.run(places.clone(), async move { _ = stopped.await });
+        let running = tokio::spawn(running);
+        let url = format!("http://{}", server.local_addr());
+        let mut client = ContextServiceClient::connect(url).await.unwrap();
+        let stored = append(&mut client, "c", "k", b"p").await.unwrap();
+        assert_eq!(stored.into_inner().entry.unwrap().sequence, n);
+        // Watches end with a server, and begin anew with the next one.
+        let watch = WatchRequest {
+            context_id: "c".into(),
+            from_sequence: n - 1,
+            ..WatchRequest::default()
+        };
+        let mut events = within(client.watch(watch)).await.unwrap().into_inner();
+        let event = within(events.next()).await.unwrap().unwrap();
+        assert_eq!(event.entry.unwrap().sequence, n);
+        drop(stop);
+        refused(within(events.next()).await.unwrap(), Code::Unavailable, "");
+        within(running).await.unwrap().unwrap();
+    }
+    store.close().unwrap();
 }
 
 #[tokio::test]
