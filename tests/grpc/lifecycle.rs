@@ -73,7 +73,7 @@ async fn a_server_that_ended_begins_again_on_the_same_socket() {
         let url = format!("http://{}", server.local_addr());
         let mut client = ContextServiceClient::connect(url).await.unwrap();
         let stored = append(&mut client, "c", "k", b"p").await.unwrap();
-        assert_eq!(stored.into_inner().entry.unwrap().sequence, n);
+        assert_eq!(stored.sequence, n);
         // Watches end with a server, and begin anew with the next one.
         let watch = WatchRequest {
             context_id: "c".into(),
