@@ -263,6 +263,7 @@ impl CheckedSpan {
     }
 
     /// The runs, as they are stored.
+    #[must_use]
     pub fn runs(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let bytes = |run: &CheckedRun| self.bytes.get(run.at.clone()).unwrap_or_default();
         self.runs.iter().map(bytes)

@@ -168,17 +168,17 @@ impl<'i> IngestPlan<'i> {
         self.payloads(payloads)?;
         let mut last = before;
         let (bytes, runs) = span.into_parts();
-        for (run, notes) in runs.into_iter().zip(notes) {
-            let (range, after, nodes) = run.into_parts();
+        for (run, noted) in runs.into_iter().zip(notes) {
+            let (range, after, tiles) = run.into_parts();
             let run = bytes.get(range).unwrap_or_default();
             let effect = Effect::Run {
                 number,
                 first: last.size() + 1,
                 at: Location::default(),
                 after: Box::new(after.clone()),
-                nodes,
-                requests: notes.requests,
-                facts: Box::new(notes.facts),
+                nodes: tiles,
+                requests: noted.requests,
+                facts: Box::new(noted.facts),
             };
             self.add(RecordType::Run, effect, |out| {
                 out.extend_from_slice(&number.to_le_bytes());

@@ -55,7 +55,7 @@ pub(crate) const PAYLOAD_REQUEST_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of payloads that are on their way or being stored.
 pub(crate) const PAYLOADS_BYTES_MAX: u64 = 12 << 20;
 /// What a sync may take beyond the store's own caches: 64 MiB.
-const SYNC_BYTES_MAX: usize = 64 << 20;
+const SYNC_BYTES_MAX: u64 = 64 << 20;
 /// Of that, for code, stacks, packets, and what the allocator does not give back.
 const OTHER_BYTES: usize = 16 << 20;
 
@@ -66,7 +66,7 @@ const _: () = {
     );
     // A frame is copied once while it is looked at, a payload twice.
     assert!(
-        SPANS_BYTES_MAX + PAYLOADS_BYTES_MAX as usize + 2 * FRAME_BYTES_MAX + OTHER_BYTES
+        (SPANS_BYTES_MAX + 2 * FRAME_BYTES_MAX + OTHER_BYTES) as u64 + PAYLOADS_BYTES_MAX
             <= SYNC_BYTES_MAX
     );
     assert!(ENTRIES_REQUESTS_MAX * ENTRIES_ANSWER_SPANS <= SPANS_MAX);
