@@ -21,8 +21,8 @@ use super::serve::{self, STALE_AFTER, parse_node};
 use crate::head::SignedHead;
 use crate::node::clock::now_ns;
 use crate::node::{
-    self, CatchUp, CatchUpError, KeepUp, Meter, NodeId, NodeKey, NodeStatus, OriginGauge, PEERS_MAX,
-    Peer, Quota, Waiting, any_address,
+    self, CatchUp, CatchUpError, KeepUp, Meter, NodeId, NodeKey, NodeStatus, OriginGauge,
+    PEERS_MAX, Peer, Quota, Waiting, any_address,
 };
 use crate::note::VerifierKey;
 use crate::store::{Store, StoreError, StoreRole};
@@ -95,7 +95,9 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     if arguments.follow {
         return follow(data, peers, origin, arguments.json);
     }
-    let places = peers.iter().map(|peer| Ok((resolve(&peer.address)?, peer.id)));
+    let places = peers
+        .iter()
+        .map(|peer| Ok((resolve(&peer.address)?, peer.id)));
     let places = places.collect::<Result<Vec<_>, CliError>>()?;
     let key = prepare(data, &origin)?;
     let store = data.open(options())?;
@@ -142,7 +144,7 @@ fn pull_all(
             Ok(report) => {
                 whole = Some(match whole {
                     None => report,
-                    Some(before) => join(before, report),
+                    Some(before) => join(&before, report),
                 });
             }
             Err(error) if error.may_pass() && places.len() > 1 => {
@@ -156,7 +158,7 @@ fn pull_all(
 }
 
 /// Two syncs, one after the other, as one.
-fn join(before: Report, mut after: Report) -> Report {
+fn join(before: &Report, mut after: Report) -> Report {
     after.contexts_changed += before.contexts_changed;
     after.entries += before.entries;
     after.received_bytes += before.received_bytes;
@@ -263,7 +265,11 @@ fn follow(
     };
     let outcome = Runtime::new()
         .map_err(|_| CatchUpError::Task)
-        .and_then(|runtime| runtime.block_on(follow_until_told(&store, &key, &config, &gauge, report, json)));
+        .and_then(|runtime| {
+            runtime.block_on(follow_until_told(
+                &store, &key, &config, &gauge, report, json,
+            ))
+        });
     let closed = store.close();
     outcome.map_err(|error| explain(error, &key))?;
     closed.map_err(CliError::from)
@@ -311,8 +317,7 @@ async fn follow_until_told(
     let (stop, stopping) = watch::channel(false);
     let following = async {
         let store = Arc::new(store.clone());
-        let outcome =
-            node::keep_up(Arc::clone(key), store, config, gauge, done, shutdown).await;
+        let outcome = node::keep_up(Arc::clone(key), store, config, gauge, done, shutdown).await;
         if let Err(error) = &outcome {
             gauge.stopped(error);
         }

@@ -64,11 +64,13 @@ impl SyncBar {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 self.bar.set_style(style);
             }
-            self.bar.set_length(target.entries.saturating_sub(self.held));
+            self.bar
+                .set_length(target.entries.saturating_sub(self.held));
             self.bar.reset_eta();
         }
         self.bar.set_position(progress.entries);
-        self.bar.set_message(HumanBytes(progress.received_bytes).to_string());
+        self.bar
+            .set_message(HumanBytes(progress.received_bytes).to_string());
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::allow::Allowed;
-pub(super) use self::config::STALE_AFTER;
 use self::config::MirrorConfig;
+pub(super) use self::config::STALE_AFTER;
 use self::open::Places;
 pub(super) use self::report::{Report, report};
 use super::data::DataDir;
@@ -89,7 +89,10 @@ pub(super) fn run(data: Option<&DataDir>, arguments: ServeArguments) -> Result<(
         let message = format_args!("at most {MIRRORS_MAX} origins may be mirrored");
         return Err(CliError::usage(message));
     }
-    let mirrors = arguments.mirrors.iter().map(|path| MirrorConfig::read(path));
+    let mirrors = arguments
+        .mirrors
+        .iter()
+        .map(|path| MirrorConfig::read(path));
     let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
     let allowed = Allowed::read(arguments.allow, arguments.allow_file)?;
     // Before the stores are opened, which may take long.
@@ -121,7 +124,10 @@ pub(super) fn run(data: Option<&DataDir>, arguments: ServeArguments) -> Result<(
         return Err(StoreError::from(frozen).into());
     }
     outcome?;
-    closed.into_iter().collect::<Result<(), _>>().map_err(CliError::from)
+    closed
+        .into_iter()
+        .collect::<Result<(), _>>()
+        .map_err(CliError::from)
 }
 
 fn bind_metrics(address: SocketAddr) -> Result<TcpListener, CliError> {

@@ -210,7 +210,9 @@ impl StatusFile {
     fn print(&self) -> Result<(), CliError> {
         let mut out = Out::new();
         for line in &self.origins {
-            let epoch = line.epoch.map_or("nothing yet".to_owned(), |epoch| format!("epoch {epoch}"));
+            let epoch = line
+                .epoch
+                .map_or("nothing yet".to_owned(), |epoch| format!("epoch {epoch}"));
             let (origin, state) = (escape(&line.origin), escape(&line.state));
             let (entries, seconds) = (line.lag_entries, line.lag_seconds);
             out.line(format_args!(

@@ -134,7 +134,10 @@ mod tests {
         let table = FollowerTable::default();
         let address: SocketAddr = "192.0.2.1:7000".parse().unwrap();
         let [follower, guard] = [1, 2].map(|n| NodeKey::from_seed([n; 32]).id());
-        let connections = [table.connect(follower, address), table.connect(guard, address)];
+        let connections = [
+            table.connect(follower, address),
+            table.connect(guard, address),
+        ];
         assert!(table.status(10, 0).is_empty());
         table.follows(&follower);
         let head = HeadFigures {
@@ -148,8 +151,15 @@ mod tests {
         let status = table.status(10, 5_000_000_000);
         assert_eq!(status.len(), 1);
         assert!(status[0].connected);
-        assert_eq!((status[0].lag_entries, status[0].lag_seconds), (3, 3.0));
-        assert_eq!(table.status(7, 5_000_000_000)[0].lag_seconds, 0.0);
+        let lag = |entries| {
+            let status = table.status(entries, 5_000_000_000).remove(0);
+            (
+                status.lag_entries,
+                Duration::from_secs_f64(status.lag_seconds),
+            )
+        };
+        assert_eq!(lag(10), (3, Duration::from_secs(3)));
+        assert_eq!(lag(7), (0, Duration::ZERO));
         drop(connections);
         assert_eq!(table.table().len(), 1);
         assert!(!table.status(10, 0)[0].connected);

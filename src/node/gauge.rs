@@ -80,9 +80,9 @@ impl OriginState {
     /// What a sync's failure says of the origin, beyond that it failed.
     fn of(error: &CatchUpError) -> Option<Self> {
         Some(match error {
-            CatchUpError::Sync(SyncError::Forked(_) | SyncError::Local(LocalFault::Forked { .. })) => {
-                Self::Forked
-            }
+            CatchUpError::Sync(
+                SyncError::Forked(_) | SyncError::Local(LocalFault::Forked { .. }),
+            ) => Self::Forked,
             CatchUpError::Sync(SyncError::Origin(_)) => Self::InvalidOrigin,
             CatchUpError::Sync(SyncError::Local(
                 LocalFault::Quota { .. } | LocalFault::Room { .. },
@@ -349,7 +349,9 @@ impl OriginGauge {
         let state = facts.state(now);
         let held = facts.complete.map_or(0, |head| head.entries);
         let newest = facts.newest.map_or(0, |head| head.entries);
-        let age = facts.complete.map_or(0, |head| now_ns.saturating_sub(head.time_ns));
+        let age = facts
+            .complete
+            .map_or(0, |head| now_ns.saturating_sub(head.time_ns));
         let lag = if state == OriginState::Synced { 0 } else { age };
         OriginStatus {
             origin: facts.origin.clone(),

@@ -105,7 +105,9 @@ pub async fn keep_up<S: StoreMirror + 'static>(
         // A link does not end by itself.
         Some(_) = links.join_next() => Err(CatchUpError::Task),
     };
-    let code = outcome.as_ref().map_or_else(CatchUpError::code, |()| CloseCode::Done);
+    let code = outcome
+        .as_ref()
+        .map_or_else(CatchUpError::code, |()| CloseCode::Done);
     leave_all(board.connections(), code).await;
     links.shutdown().await;
     outcome
@@ -157,7 +159,14 @@ async fn one_sync<S: StoreMirror + 'static>(
     };
     let shown = gauge.clone();
     let progress = move |progress| shown.progress(progress);
-    let synced = sync_over(&news.connection, Arc::clone(store), terms, news.told, progress).await;
+    let synced = sync_over(
+        &news.connection,
+        Arc::clone(store),
+        terms,
+        news.told,
+        progress,
+    )
+    .await;
     log(peer.id, &synced);
     match synced {
         Ok(report) => Ok(Some(report)),

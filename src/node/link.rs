@@ -117,7 +117,10 @@ impl Board {
     /// All connections there are.
     pub(super) fn connections(&self) -> Vec<Connection> {
         let places = self.places();
-        places.iter().filter_map(|place| place.connection.clone()).collect()
+        places
+            .iter()
+            .filter_map(|place| place.connection.clone())
+            .collect()
     }
 }
 
@@ -200,7 +203,9 @@ impl Link {
     /// Listens and tells until the connection ends.
     async fn converse(&mut self, connection: &Connection) -> Result<Infallible, CatchUpError> {
         let newest = self.complete.borrow().clone();
-        let mut stream = self.request(connection, &Request::Follow { newest }).await?;
+        let mut stream = self
+            .request(connection, &Request::Follow { newest })
+            .await?;
         let (at, board) = (self.at, Arc::clone(&self.board));
         let poll_every = self.waiting.poll_every;
         let listening = async {
@@ -234,12 +239,17 @@ impl Link {
             if note.is_empty() {
                 continue;
             }
-            let mut stream = self.request(connection, &Request::Complete { note }).await?;
+            let mut stream = self
+                .request(connection, &Request::Complete { note })
+                .await?;
             let heard = tokio::time::timeout(self.waiting.frame_deadline, is_finished(&mut stream));
             let what = "the end of an answer";
             let heard = heard.await.map_err(|_| CatchUpError::TimedOut { what })?;
             if !heard.map_err(lost_read)? {
-                return Err(SyncError::from(PeerFault::Surplus { what: "an acknowledgement" }).into());
+                return Err(SyncError::from(PeerFault::Surplus {
+                    what: "an acknowledgement",
+                })
+                .into());
             }
         }
     }

@@ -95,7 +95,10 @@ pub async fn serve_metrics(
 /// What goes wrong with one connection before it is accepted.
 fn is_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
 }
 
 fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>> {
@@ -124,7 +127,7 @@ fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>>
     }
 }
 
-/// All figures in the OpenMetrics text format.
+/// All figures in the `OpenMetrics` text format.
 pub fn text(status: &NodeStatus) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("converge_ledger");
     own(&mut registry, status.own.as_ref());
@@ -163,7 +166,11 @@ fn own(registry: &mut Registry, own: Option<&OwnStatus>) {
         }
     }
     registry.register("own_contexts", "Contexts of the own store", contexts);
-    registry.register("own_entries", "Entries of the own store that are durable", entries);
+    registry.register(
+        "own_entries",
+        "Entries of the own store that are durable",
+        entries,
+    );
     registry.register("own_epoch", "Epoch of the own store's newest head", epoch);
     registry.register("own_up", "1 while the own store takes entries", up);
     let help = "When the own store's newest head was signed, since 1970";
@@ -179,7 +186,9 @@ fn origins(registry: &mut Registry, origins: &[OriginStatus]) {
         for each in OriginState::ALL {
             let mut labels = labels.clone();
             labels.push(("state", each.name().to_owned()));
-            state.get_or_create(&labels).set((each == origin.state).into());
+            state
+                .get_or_create(&labels)
+                .set((each == origin.state).into());
         }
         if let Some(head) = origin.complete {
             epoch.get_or_create(labels).set(signed(head.order.epoch));
@@ -196,11 +205,27 @@ fn origins(registry: &mut Registry, origins: &[OriginStatus]) {
         received.get_or_create(labels).inc_by(origin.received_bytes);
     }
     let mut number = |name, help, metric| registry.register(name, help, metric);
-    number("origin_state", "1 for the state a mirrored origin is in", state);
+    number(
+        "origin_state",
+        "1 for the state a mirrored origin is in",
+        state,
+    );
     number("origin_epoch", "Epoch of the newest complete head", epoch);
-    number("origin_contexts", "Contexts under the newest complete head", contexts);
-    number("origin_entries", "Entries under the newest complete head", entries);
-    number("origin_lag_entries", "Entries known to be signed and not complete here", lag);
+    number(
+        "origin_contexts",
+        "Contexts under the newest complete head",
+        contexts,
+    );
+    number(
+        "origin_entries",
+        "Entries under the newest complete head",
+        entries,
+    );
+    number(
+        "origin_lag_entries",
+        "Entries known to be signed and not complete here",
+        lag,
+    );
     let mut seconds = |name, help, metric| {
         registry.register_with_unit(name, help, Unit::Seconds, metric);
     };
@@ -212,7 +237,11 @@ fn origins(registry: &mut Registry, origins: &[OriginStatus]) {
     let mut count = |name, help, metric| registry.register(name, help, metric);
     count("origin_syncs", "Syncs that ended well", synced);
     count("origin_failed_syncs", "Syncs that failed", failed);
-    count("origin_stored_entries", "Entries verified and stored", stored);
+    count(
+        "origin_stored_entries",
+        "Entries verified and stored",
+        stored,
+    );
     let help = "Bytes of messages received";
     registry.register_with_unit("origin_received", help, Unit::Bytes, received);
 }
@@ -240,14 +269,20 @@ fn followers(registry: &mut Registry, followers: &[(OriginName, FollowerStatus)]
     for (origin, follower) in followers {
         let labels = &mut of(origin);
         labels.push(("follower", follower.id.to_string()));
-        connected.get_or_create(labels).set(follower.connected.into());
+        connected
+            .get_or_create(labels)
+            .set(follower.connected.into());
         lag.get_or_create(labels).set(signed(follower.lag_entries));
         lag_time.get_or_create(labels).set(follower.lag_seconds);
         if let Some(head) = follower.complete {
             epoch.get_or_create(labels).set(signed(head.order.epoch));
         }
     }
-    registry.register("follower_connected", "1 while the follower is connected", connected);
+    registry.register(
+        "follower_connected",
+        "1 while the follower is connected",
+        connected,
+    );
     let help = "Epoch of the newest head that the follower has acknowledged";
     registry.register("follower_epoch", help, epoch);
     let help = "Durable entries that the follower has not acknowledged";

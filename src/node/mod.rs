@@ -61,9 +61,7 @@ pub use peer::{PEERS_MAX, Peer, PeerError};
 pub use quic::{CloseCode, EndpointError, any_address, client, listen};
 pub use quota::{Meter, Quota};
 pub use serve::{Hooks, News, ServeLimits, Shown, serve};
-pub use station::{
-    Before, Door, Station, StationView, Synced, Upstream, node_status, stopped,
-};
+pub use station::{Before, Door, Station, StationView, Synced, Upstream, node_status, stopped};
 pub use status::{NodeStatus, OwnStatus};
 pub use supervise::{Failure, supervise};
 pub use tls::{NodeId, NodeKey};

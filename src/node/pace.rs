@@ -57,7 +57,11 @@ mod tests {
             pace.wait().await;
         }
         let half = Duration::from_millis(500);
-        assert!(start.elapsed() >= half && start.elapsed() < half * 2, "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= half && start.elapsed() < half * 2,
+            "{:?}",
+            start.elapsed()
+        );
         // Who was quiet may come in a burst again.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let start = Instant::now();

@@ -80,7 +80,10 @@ mod tests {
         let key = "0b".repeat(32);
         let text = format!("{key}@[::1]:7000");
         let peer: Peer = text.parse().unwrap();
-        assert_eq!((peer.address.as_str(), peer.to_string()), ("[::1]:7000", text));
+        assert_eq!(
+            (peer.address.as_str(), peer.to_string()),
+            ("[::1]:7000", text)
+        );
         let refused = |text: &str| text.parse::<Peer>().unwrap_err();
         assert_eq!(refused("host:1"), PeerError::Parts);
         assert_eq!(refused("0b@host:1"), PeerError::Key);

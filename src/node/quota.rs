@@ -168,12 +168,31 @@ mod tests {
             ..Quota::default()
         };
         let error = allowed(full, 0).unwrap_err();
-        assert!(matches!(error, LocalFault::Quota { got: 1000, max: 1000, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                LocalFault::Quota {
+                    got: 1000,
+                    max: 1000,
+                    ..
+                }
+            ),
+            "{error}"
+        );
         let keep = Quota {
             free_bytes_min: u64::MAX,
             ..Quota::default()
         };
         let error = allowed(keep, 0).unwrap_err();
-        assert!(matches!(error, LocalFault::Room { keep_bytes: u64::MAX, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                LocalFault::Room {
+                    keep_bytes: u64::MAX,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }

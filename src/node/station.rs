@@ -154,7 +154,10 @@ impl Station {
         StationView {
             store: self.store.clone(),
             table: self.table.clone(),
-            gauge: self.upstream.as_ref().map(|upstream| upstream.gauge.clone()),
+            gauge: self
+                .upstream
+                .as_ref()
+                .map(|upstream| upstream.gauge.clone()),
         }
     }
 
@@ -167,7 +170,13 @@ impl Station {
             table,
             upstream,
         } = self;
-        let name = store.view().origin().name().as_str().escape_debug().to_string();
+        let name = store
+            .view()
+            .origin()
+            .name()
+            .as_str()
+            .escape_debug()
+            .to_string();
         let serving = async {
             let Some(door) = door else { return };
             let hooks = Hooks {
@@ -272,12 +281,14 @@ fn shown_to(store: &Store) -> Shown {
             }
         });
     }
-    Arc::new(move |peer: &NodeId, note: &[u8]| match store.witness(&[note.to_vec()]) {
-        Ok(Witness::Known) => (),
-        Ok(Witness::NotOurs) => tracing::warn!(%peer, "a node showed a note of another key"),
-        Ok(Witness::Frozen) => tracing::error!(%peer, "a node showed what freezes the store"),
-        Err(error) => tracing::warn!(%peer, %error, "a node's note could not be judged"),
-    })
+    Arc::new(
+        move |peer: &NodeId, note: &[u8]| match store.witness(&[note.to_vec()]) {
+            Ok(Witness::Known) => (),
+            Ok(Witness::NotOurs) => tracing::warn!(%peer, "a node showed a note of another key"),
+            Ok(Witness::Frozen) => tracing::error!(%peer, "a node showed what freezes the store"),
+            Err(error) => tracing::warn!(%peer, %error, "a node's note could not be judged"),
+        },
+    )
 }
 
 /// Writes down what followers say is complete with them, if the origin has
@@ -298,7 +309,9 @@ fn acknowledged_to(store: &Store, table: &FollowerTable) -> Shown {
 pub fn node_status(stations: &[StationView], broken: &[OriginGauge]) -> NodeStatus {
     let (now, now_ns) = (Instant::now(), now_ns());
     let mut status = NodeStatus::default();
-    status.origins.extend(broken.iter().map(|gauge| gauge.status(now, now_ns)));
+    status
+        .origins
+        .extend(broken.iter().map(|gauge| gauge.status(now, now_ns)));
     for station in stations {
         let view = station.store.view();
         let origin = view.origin().name().clone();
@@ -323,7 +336,9 @@ pub fn node_status(stations: &[StationView], broken: &[OriginGauge]) -> NodeStat
         }
         let followers = station.table.status(entries, now_ns);
         let followers = followers.into_iter();
-        status.followers.extend(followers.map(|each| (origin.clone(), each)));
+        status
+            .followers
+            .extend(followers.map(|each| (origin.clone(), each)));
     }
     status
 }

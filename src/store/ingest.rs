@@ -152,6 +152,9 @@ impl<'i> IngestPlan<'i> {
         if notes.len() != span.runs().len() {
             return Err(StoreError::Refused("a span without notes of its runs"));
         }
+        if span.runs().any(<[u8]>::is_empty) {
+            return Err(StoreError::Refused("a run that is not in its span"));
+        }
         let new = known.is_none() && !self.tips.contains_key(&id);
         self.touched.extend(known);
         if new {

@@ -27,7 +27,9 @@ impl World {
         let place = Place::new();
         place.with_sample("s");
         let (origin, peer) = place.keys("s");
-        place.run("own", &["init", "--name", "own.example"]).expect(0);
+        place
+            .run("own", &["init", "--name", "own.example"])
+            .expect(0);
         place.run("m", &["init", "--mirror", &origin]).expect(0);
         let node = place.keys("m").1;
         Self {
@@ -53,17 +55,27 @@ impl World {
     fn until(&self, name: &str, what: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
-            let lines = self.place.run(name, &["status", "--json"]).expect(0).json_lines();
+            let lines = self
+                .place
+                .run(name, &["status", "--json"])
+                .expect(0)
+                .json_lines();
             let found = lines.into_iter().find(|line| what(line));
             if let Some(line) = found {
                 return line;
             }
-            assert!(begun.elapsed() < DEADLINE, "{:?}", self.place.run(name, &["status"]));
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "{:?}",
+                self.place.run(name, &["status"])
+            );
         }
     }
 
     fn until_state(&self, name: &str, state: &str) -> Value {
-        self.until(name, |line| line["origin"] == "test.example" && line["state"] == state)
+        self.until(name, |line| {
+            line["origin"] == "test.example" && line["state"] == state
+        })
     }
 }
 
@@ -106,24 +118,50 @@ fn one_process_writes_its_own_store_and_mirrors_another() {
     assert_eq!(names, want);
     let head = world.place.run("s", &["head", "--json"]).expect(0).json();
     assert_eq!(line["directory_root"], head["directory_root"]);
-    assert_eq!((&line["lag_entries"], &line["last_error"]), (&0.into(), &Value::Null));
+    assert_eq!(
+        (&line["lag_entries"], &line["last_error"]),
+        (&0.into(), &Value::Null)
+    );
     // The mirror's own directory says the same.
     world.until_state("m", "synced");
 
     // What is read through it comes from the mirror; what is written goes to its
     // own store, also under a name that the mirror has.
     let from_mirror = through(&server, &["get", "--context", "packages", "--json"]).expect(0);
-    let at_source = world.place.run("s", &["get", "--context", "packages", "--json"]).expect(0);
+    let at_source = world
+        .place
+        .run("s", &["get", "--context", "packages", "--json"])
+        .expect(0);
     assert_eq!(from_mirror.stdout, at_source.stdout);
-    let append = ["append", "--context", "packages", "--key", "k", "--payload", "own"];
+    let append = [
+        "append",
+        "--context",
+        "packages",
+        "--key",
+        "k",
+        "--payload",
+        "own",
+    ];
     through(&server, &append).expect(0);
     let own = through(&server, &["get", "--context", "packages", "--json"]).expect(0);
     assert_eq!(own.json()["sequence"], 1);
-    let named = ["get", "--context", "packages", "--json", "--origin", "test.example"];
-    assert_eq!(through(&server, &named).expect(0).stdout, at_source.stdout);
+    let by_origin = [
+        "get",
+        "--context",
+        "packages",
+        "--json",
+        "--origin",
+        "test.example",
+    ];
+    assert_eq!(
+        through(&server, &by_origin).expect(0).stdout,
+        at_source.stdout
+    );
 
     // The source knows how far it is.
-    let follower = world.until("s", |line| line["follower"] == world.node && line["epoch"].is_u64());
+    let follower = world.until("s", |line| {
+        line["follower"] == world.node && line["epoch"].is_u64()
+    });
     let want = [
         "address",
         "connected",
@@ -137,7 +175,10 @@ fn one_process_writes_its_own_store_and_mirrors_another() {
     let mut names = fields(&follower);
     names.sort_unstable();
     assert_eq!(names, want);
-    assert_eq!((&follower["lag_entries"], &follower["term"]), (&0.into(), &1.into()));
+    assert_eq!(
+        (&follower["lag_entries"], &follower["term"]),
+        (&0.into(), &1.into())
+    );
 
     let metrics = get(server.other("metrics"), "/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
@@ -149,16 +190,29 @@ fn one_process_writes_its_own_store_and_mirrors_another() {
         "converge_ledger_own_entries{origin=\"own.example\"} 1",
         "# UNIT converge_ledger_origin_received_bytes bytes",
     ] {
-        assert!(metrics.lines().any(|has| has == line), "{line} in {metrics}");
+        assert!(
+            metrics.lines().any(|has| has == line),
+            "{line} in {metrics}"
+        );
     }
     assert!(metrics.ends_with("# EOF\n"));
     assert!(get(server.other("metrics"), "/").starts_with("HTTP/1.1 404"));
 
     // New entries come, and the end of the source is noticed.
-    let append = ["append", "--context", "notes", "--key", "k", "--payload", "more"];
+    let append = [
+        "append",
+        "--context",
+        "notes",
+        "--key",
+        "k",
+        "--payload",
+        "more",
+    ];
     through(&source, &append).expect(0);
     let epoch = line["epoch"].as_u64();
-    world.until("m", |line| line["state"] == "synced" && line["epoch"].as_u64() > epoch);
+    world.until("m", |line| {
+        line["state"] == "synced" && line["epoch"].as_u64() > epoch
+    });
     assert_eq!(source.stop("TERM"), 0);
     let alone = world.until_state("m", "behind");
     assert!(alone["lag_seconds"].as_f64().unwrap() > 0.0, "{alone}");
@@ -173,7 +227,10 @@ fn one_process_writes_its_own_store_and_mirrors_another() {
 fn a_mirror_without_a_store_of_its_own_feeds_the_next_one() {
     let world = World::new();
     let source = world.place.serve("s", &[&world.node]);
-    world.place.run("n", &["init", "--mirror", &world.origin]).expect(0);
+    world
+        .place
+        .run("n", &["init", "--mirror", &world.origin])
+        .expect(0);
     let next = world.place.keys("n").1;
     let more = format!("listen = \"127.0.0.1:0\"\nallow = [\"{next}\"]\n");
     let file = world.file(&source.address, &more);
@@ -216,10 +273,16 @@ fn a_quota_stops_an_origin_before_anything_is_fetched() {
     let source = world.place.serve("s", &[&world.node]);
     for (quota, says) in [
         ("contexts = 0", "contexts of the origin: 1, allowed are 0"),
-        ("entries = 1999", "entries of the origin: 2000, allowed are 1999"),
+        (
+            "entries = 1999",
+            "entries of the origin: 2000, allowed are 1999",
+        ),
         // The empty store takes a megabyte, and each entry 72 bytes at least.
         ("bytes = 1_100_000", "entries of the origin: 2000"),
-        ("free_bytes = 18446744073709551615", "bytes of disk are free"),
+        (
+            "free_bytes = 18446744073709551615",
+            "bytes of disk are free",
+        ),
     ] {
         let quota = quota.replace("18446744073709551615", "9223372036854775807");
         let file = world.file(&source.address, &format!("[quota]\n{quota}\n"));
@@ -251,7 +314,9 @@ fn what_cannot_be_mirrored_is_refused_at_the_start() {
     refused(&file, 2, "need listen");
     // The directory of another store.
     let file = world.file("127.0.0.1:1", "");
-    let other = fs::read_to_string(&file).unwrap().replace("\"m\"", "\"own\"");
+    let other = fs::read_to_string(&file)
+        .unwrap()
+        .replace("\"m\"", "\"own\"");
     fs::write(&file, other).unwrap();
     refused(&file, 3, "own.example");
     // Nothing to do.

@@ -11,6 +11,7 @@ use converge_ledger::store::disk::{Fault, FaultKind};
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -71,7 +72,8 @@ async fn a_server_that_ended_begins_again_on_the_same_socket() {
         let running = again.run(places.clone(), async move { _ = stopped.await });
         let running = tokio::spawn(running);
         let url = format!("http://{}", server.local_addr());
-        let mut client = ContextServiceClient::connect(url).await.unwrap();
+        let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+        let mut client = ContextServiceClient::new(channel);
         let stored = append(&mut client, "c", "k", b"p").await.unwrap();
         assert_eq!(stored.sequence, n);
         // Watches end with a server, and begin anew with the next one.

@@ -74,7 +74,7 @@ impl Places {
     /// the others from nothing.
     pub(super) fn open_mirror(&mut self, config: MirrorConfig) -> Result<(), CliError> {
         let data = DataDir::new(Some(config.data.clone()), GuardArguments::default())?;
-        let name = escape(config.origin.name().as_str()).to_string();
+        let name = escape(config.origin.name().as_str());
         let key = Arc::new(mirror::prepare(&data, &config.origin)?);
         tracing::info!(origin = %name, node = %key.id(), directory = %data.shown(), "mirror");
         let listen = match config.listen {
@@ -92,7 +92,13 @@ impl Places {
         let gauge = |store: Option<&Store>| {
             let head = store.and_then(|store| store.view().head());
             let (peers, origin) = (&config.peers, config.origin.name().clone());
-            OriginGauge::new(origin, peers, config.own_node, config.stale_after, head.as_ref())
+            OriginGauge::new(
+                origin,
+                peers,
+                config.own_node,
+                config.stale_after,
+                head.as_ref(),
+            )
         };
         let store = match data.open(options) {
             Ok(store) => store,
@@ -162,7 +168,10 @@ impl Places {
 
     /// All stores.
     pub(super) fn stores(&self) -> Vec<Store> {
-        self.stations.iter().map(|station| station.store.clone()).collect()
+        self.stations
+            .iter()
+            .map(|station| station.store.clone())
+            .collect()
     }
 
     /// How many origins are mirrored.

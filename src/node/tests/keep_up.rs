@@ -94,8 +94,14 @@ impl Follower {
     async fn holds(&mut self, entries: u64) {
         loop {
             let report = self.reports.recv().await.unwrap();
-            let Some(head) = self.store.view().head() else { continue };
-            assert!(report.head.is_some_and(|shown| shown.order() <= head.order()));
+            let Some(head) = self.store.view().head() else {
+                continue;
+            };
+            assert!(
+                report
+                    .head
+                    .is_some_and(|shown| shown.order() <= head.order())
+            );
             if head.head().entries >= entries {
                 return;
             }
@@ -193,7 +199,8 @@ async fn a_follower_hears_of_every_head() {
     );
     let status = mirror.status();
     assert_eq!(status.state, OriginState::Synced, "{status:?}");
-    assert_eq!((status.lag_entries, status.lag_seconds), (0, 0.0));
+    assert_eq!(status.lag_entries, 0);
+    assert!(status.lag_seconds <= 0.0);
     assert_eq!(status.entries, 30);
     mirror.stop().await.unwrap();
     server.stop().await;
@@ -260,7 +267,10 @@ async fn what_no_other_peer_can_mend_ends_it() {
     };
     let mut mirror = Follower::with(vec![peer(&key(1), server.address)], limits);
     let error = (&mut mirror.task).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("entries of the origin"), "{error}");
+    assert!(
+        error.to_string().contains("entries of the origin"),
+        "{error}"
+    );
     let status = mirror.status();
     assert_eq!((status.state, status.entries), (OriginState::Quota, 0));
     server.stop().await;

@@ -25,7 +25,9 @@ fn signed(origin: &SignerKey, payload: &[u8]) -> (Store, crate::node::News) {
     let news = Before::default().prepare(&mut options, None);
     let store = Store::open(disk, options, Some(signer(1))).unwrap().store;
     let draft = Draft::new("key", payload.to_vec()).unwrap();
-    store.append(vec![(ContextId::new("c").unwrap(), draft)]).unwrap();
+    store
+        .append(vec![(ContextId::new("c").unwrap(), draft)])
+        .unwrap();
     store.publish().unwrap();
     (store, news)
 }
