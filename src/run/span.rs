@@ -188,26 +188,11 @@ impl CheckedSpan {
                     size: end,
                 });
             }
-            let entries = run.checked_entries()?;
-            let mut nodes = Vec::new();
-            after.extend_with(
-                &run,
-                entries.into_iter().map(Ok),
-                |entry, _| {
-                    let header = &entry.header;
-                    if entry.inline_payload.is_none() {
-                        outside.push((header.payload_hash, header.payload_len));
-                    }
-                },
-                |id, hash| {
-                    if is_tile_node(id) {
-                        nodes.push((id, hash));
-                    }
-                },
-            )?;
-            let end = all.len() - body.remaining();
+            let upto = all.len() - body.remaining();
+            let (nodes, lacking) = extend_checked(&mut after, &run)?;
+            outside.extend(lacking);
             runs.push(CheckedRun {
-                at: end - len..end,
+                at: upto - len..upto,
                 after: after.clone(),
                 nodes,
             });
@@ -292,4 +277,29 @@ impl CheckedSpan {
     pub fn outside_payloads(&self) -> &[(Hash, u32)] {
         &self.outside
     }
+}
+
+/// What a run adds: nodes that tiles keep, and payloads that lie outside of it.
+type Added = (Vec<(NodeId, Hash)>, Vec<(Hash, u32)>);
+
+/// Extends `after` by a run whose inline payloads are checked first.
+fn extend_checked(after: &mut Accumulator, run: &Run<'_>) -> Result<Added, RunError> {
+    let entries = run.checked_entries()?;
+    let (mut nodes, mut outside) = (Vec::new(), Vec::new());
+    after.extend_with(
+        run,
+        entries.into_iter().map(Ok),
+        |entry, _| {
+            let header = &entry.header;
+            if entry.inline_payload.is_none() {
+                outside.push((header.payload_hash, header.payload_len));
+            }
+        },
+        |id, hash| {
+            if is_tile_node(id) {
+                nodes.push((id, hash));
+            }
+        },
+    )?;
+    Ok((nodes, outside))
 }
