@@ -20,6 +20,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -27,7 +28,7 @@ use tokio::task::JoinSet;
 
 use super::gauge::OriginGauge;
 use super::link::{Board, Link, News, leave_all};
-use super::mirror::{CatchUpError, Terms, log, sync_over};
+use super::mirror::{CatchUpError, Progress, Terms, log, sync_over};
 use super::peer::Peer;
 use super::quic::CloseCode;
 use super::tls::NodeKey;
@@ -35,6 +36,10 @@ use crate::head::SignedHead;
 use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::{LocalFault, MirrorLimits, Outcome, Report};
+
+/// What brings less than this in [`Waiting::slow_after`] is left for another peer
+/// that has news.
+const SLOW_BYTES: u64 = 640 << 10;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +50,9 @@ pub struct Waiting {
     pub frame_deadline: Duration,
     /// A peer that does not tell heads is asked this often.
     pub poll_every: Duration,
+    /// A sync that brings less than 640 KiB in this time ends, if another peer has
+    /// news.
+    pub slow_after: Duration,
 }
 
 impl Default for Waiting {
@@ -53,6 +61,7 @@ impl Default for Waiting {
             connect_deadline: Duration::from_secs(10),
             frame_deadline: Duration::from_secs(30),
             poll_every: Duration::from_secs(10),
+            slow_after: Duration::from_secs(10),
         }
     }
 }
@@ -127,7 +136,7 @@ async fn syncs<S: StoreMirror + 'static>(
             let Some(peer) = config.peers.get(at) else {
                 continue;
             };
-            let Some(report) = one_sync(store, config, gauge, (at, peer), news).await? else {
+            let Some(report) = one_sync(store, config, gauge, board, (at, peer), news).await? else {
                 continue;
             };
             let complete = complete_head(&**store)?;
@@ -148,6 +157,7 @@ async fn one_sync<S: StoreMirror + 'static>(
     store: &Arc<S>,
     config: &KeepUp,
     gauge: &OriginGauge,
+    board: &Board,
     (at, peer): (usize, &Peer),
     news: News,
 ) -> Result<Option<Report>, CatchUpError> {
@@ -177,6 +187,19 @@ async fn one_sync<S: StoreMirror + 'static>(
             }
             leave_all(vec![news.connection], error.code()).await;
             Ok(None)
+        }
+    }
+}
+
+/// Ends when a sync has brought little for a while, and another peer has news: a
+/// peer that is slow, but not too slow for its deadlines, keeps nobody waiting.
+async fn outpaced(received: &AtomicU64, board: &Board, slow_after: Duration) {
+    loop {
+        let before = received.load(Ordering::Relaxed);
+        tokio::time::sleep(slow_after).await;
+        let brought = received.load(Ordering::Relaxed).saturating_sub(before);
+        if brought < SLOW_BYTES && board.has_news() {
+            return;
         }
     }
 }

@@ -100,6 +100,11 @@ impl Board {
         newest.and_then(|(_, at, place)| Some((at, place.news.take()?)))
     }
 
+    /// True if there is anything to be taken.
+    pub(super) fn has_news(&self) -> bool {
+        self.places().iter().any(|place| place.news.is_some())
+    }
+
     /// A sync through it has ended well.
     pub(super) fn good(&self, at: usize) {
         if let Some(place) = self.places().get_mut(at) {

@@ -9,10 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{
+    Endpoint, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, TransportConfig, VarInt,
+};
 
 use super::allow::Allowlist;
 use super::tls::{self, NodeId, NodeKey};
+use crate::hash::derive_key;
 
 /// Bytes asked of the kernel for each direction of the socket.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -27,7 +31,7 @@ pub const SEND_WINDOW_BYTES: u64 = 16 << 20;
 /// A connection this long without a packet is dead.
 pub const IDLE_TIMEOUT_MS: u32 = 30_000;
 /// An idle connection is kept alive this often.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Handshakes that may wait to be taken up.
 pub const INCOMING_MAX: usize = 256;
 /// Bytes buffered for one waiting handshake.
@@ -116,7 +120,7 @@ pub fn listen(
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
-    bind(address, Some(config))
+    bind(address, endpoint_config(key), Some(config))
 }
 
 /// Any local address that can reach `remote`.
@@ -130,7 +134,42 @@ pub const fn any_address(remote: SocketAddr) -> SocketAddr {
 
 /// An endpoint that only calls others.
 pub fn client(address: SocketAddr) -> Result<Endpoint, EndpointError> {
-    bind(address, None)
+    bind(address, EndpointConfig::default(), None)
+}
+
+/// What tells a peer that a connection is gone. It follows from the node key, so
+/// that a node that was killed can say so of connections that it does not know any
+/// more (RFC 9000, 10.3), when the peer sends its next packet, and nobody has to
+/// wait for the idle timeout.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        let tag = blake3::keyed_hash(&self.0, data);
+        for (out, byte) in signature_out.iter_mut().zip(tag.as_bytes()) {
+            *out = *byte;
+        }
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let tag = blake3::keyed_hash(&self.0, data);
+        // Compares in constant time.
+        let given = <[u8; blake3::OUT_LEN]>::try_from(signature).map_err(|_| CryptoError)?;
+        if tag == given { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+fn endpoint_config(key: &NodeKey) -> EndpointConfig {
+    let reset = derive_key("converge-ledger v1 node-reset", key.seed());
+    let ids = derive_key("converge-ledger v1 node-connection-ids", key.seed());
+    let ids = ids.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(reset)));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// How to call `peer` as `key`.
@@ -164,13 +203,14 @@ fn transport(bidi_streams_max: u32) -> TransportConfig {
 
 fn bind(
     address: SocketAddr,
+    config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> Result<Endpoint, EndpointError> {
     let failed = |source| EndpointError::Socket { address, source };
     let socket = UdpSocket::bind(address).map_err(failed)?;
     enlarge_buffers(&socket).map_err(failed)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new(EndpointConfig::default(), server, socket, runtime).map_err(failed)
+    Endpoint::new(config, server, socket, runtime).map_err(failed)
 }
 
 /// Without this, thousands of packets are lost on a fast link.

@@ -268,6 +268,31 @@ fn a_mirror_without_a_store_of_its_own_feeds_the_next_one() {
 }
 
 #[test]
+fn a_source_that_was_killed_is_followed_again_when_it_is_back() {
+    let world = World::new();
+    let source = world.place.serve("s", &[&world.node]);
+    let (address, file) = (source.address.clone(), world.file(&source.address, ""));
+    let mut only = command();
+    only.args(["serve", "--mirror", &file]);
+    let server = Server::start(only);
+    let epoch = world.until_state("m", "synced")["epoch"].as_u64();
+    // Killed: nobody is told that it ends.
+    drop(source);
+    let again = ["serve", "--listen", &address, "--allow", &world.node];
+    let source = Server::start(world.place.command("s", &again));
+    let begun = Instant::now();
+    let append = ["append", "--context", "c", "--key", "k", "--payload", "p"];
+    through(&source, &append).expect(0);
+    world.until("m", |line| line["state"] == "synced" && line["epoch"].as_u64() > epoch);
+    // The new process says that it does not know the connection, so nobody waits
+    // for the idle timeout of 30 s.
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    assert_eq!(world.place.size("m", "c"), 1);
+    assert_eq!(server.stop("TERM"), 0);
+    assert_eq!(source.stop("TERM"), 0);
+}
+
+#[test]
 fn a_quota_stops_an_origin_before_anything_is_fetched() {
     let world = World::new();
     let source = world.place.serve("s", &[&world.node]);

@@ -11,14 +11,17 @@ use tokio::time::Instant;
 
 use super::{LOCALHOST, Server, Stopped, key, ledger, open, signer};
 use crate::entry::{ContextId, Draft};
-use crate::head::SignedHead;
+use crate::hash::Hash;
+use crate::head::{HeadOrder, SignedHead};
+use crate::ledger::{EntryParts, OpenedNode, ReadLedger};
 use crate::node::{
     Allowlist, Before, CatchUpError, FollowerTable, Hooks, KeepUp, News, NodeKey, OriginGauge,
     OriginState, OriginStatus, Peer, ServeLimits, Waiting, keep_up, quic, serve,
 };
 use crate::store::disk::MemoryDisk;
-use crate::store::{Store, StoreOptions, StoreRole, create};
+use crate::store::{Store, StoreError, StoreOptions, StoreRole, View, create};
 use crate::sync::{LocalFault, MirrorLimits, Outcome, Report, SyncError};
+use crate::tree::NodeId as TreeNode;
 
 /// A store that publishes heads by itself, and what tells of them.
 fn source() -> (Store, News) {
@@ -67,6 +70,7 @@ impl Follower {
             allowed: Arc::new(move || Ok(limits)),
             waiting: Waiting {
                 poll_every: Duration::from_millis(50),
+                slow_after: Duration::from_millis(100),
                 ..Waiting::default()
             },
         };
@@ -316,6 +320,89 @@ async fn peers_that_fail_or_are_behind_hold_up_nothing() {
     mirror.stop().await.unwrap();
     server.stop().await;
     behind.stop().await;
+}
+
+/// A source that shows everything and never comes to the entries.
+struct Stalling {
+    view: View,
+    /// Told when it is asked for entries.
+    asked: mpsc::UnboundedSender<()>,
+    /// Entries come when this ends.
+    gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl ReadLedger for Stalling {
+    type Error = StoreError;
+
+    fn newest_head(&self) -> Result<Option<SignedHead>, StoreError> {
+        self.view.newest_head()
+    }
+
+    fn rotations_after(&self, order: Option<HeadOrder>) -> Result<Vec<SignedHead>, StoreError> {
+        self.view.rotations_after(order)
+    }
+
+    fn opened_node(&self, hash: &Hash) -> Result<Option<OpenedNode>, StoreError> {
+        self.view.opened_node(hash)
+    }
+
+    fn signed_size(&self, id: &ContextId) -> Result<Option<u64>, StoreError> {
+        self.view.signed_size(id)
+    }
+
+    fn runs(
+        &self,
+        id: &ContextId,
+        after: u64,
+        size: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        _ = self.asked.send(());
+        _ = self.gate.lock().unwrap().recv();
+        ReadLedger::runs(&self.view, id, after, size, bytes_max)
+    }
+
+    fn tree_nodes(&self, id: &ContextId, nodes: &[TreeNode]) -> Result<Vec<Hash>, StoreError> {
+        ReadLedger::tree_nodes(&self.view, id, nodes)
+    }
+
+    fn outside_payload(&self, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.view.outside_payload(hash)
+    }
+
+    fn entry_parts(&self, id: &ContextId, sequence: u64) -> Result<Option<EntryParts>, StoreError> {
+        self.view.entry_parts(id, sequence)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_stalls_is_left_for_one_that_does_not() {
+    let (store, news) = source();
+    append(&store, 0);
+    store.publish().unwrap();
+    let (tell, mut asked) = mpsc::unbounded_channel();
+    let (open_gate, gate) = std::sync::mpsc::channel();
+    let stalling = Stalling {
+        view: store.view().clone(),
+        asked: tell,
+        gate: std::sync::Mutex::new(gate),
+    };
+    let slow = Server::new(stalling, &[key(2).id()], ServeLimits::default());
+    let mut honest = Restarted::new(&store, hooks(&news)).await;
+    honest.stop().await;
+    let peers = vec![peer(&key(1), slow.address), peer(&key(1), honest.address)];
+    let mut mirror = Follower::with(peers, MirrorLimits::default());
+    asked.recv().await.unwrap();
+    honest.start().await;
+    mirror.holds(1).await;
+    let status = mirror.status();
+    let error = status.peers[0].last_error.as_deref().unwrap_or_default();
+    assert!(error.contains("another peer has news"), "{status:?}");
+    assert_eq!(status.peers[1].last_error, None);
+    mirror.stop().await.unwrap();
+    drop(open_gate);
+    slow.stop().await;
+    honest.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
