@@ -39,7 +39,7 @@ use super::tls::{NodeId, peer_id};
 use crate::ledger::ReadLedger;
 use crate::store::Followers;
 use crate::sync::message::{Refusal, Reply};
-use crate::sync::{self, Answer};
+use crate::sync::{self, Answer, SourceError};
 
 /// How long a shutdown waits for closed connections to be told.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -460,14 +460,20 @@ async fn next_frame<L: ReadLedger + 'static>(
                 tell(&peer, note);
             }
         }
-        let frame = answer.next_frame(&*ledger);
-        frame
-            .map_err(|error| AnswerError::Ledger(error.to_string()))
-            .map(|frame| Next {
-                answer,
-                frame,
-                places,
-            })
+        let failed = |error: SourceError<L::Error>| AnswerError::Ledger(error.to_string());
+        let mut frame = answer.next_frame(&*ledger).map_err(failed)?;
+        // A push is a mebibyte at most, and is sent in one go.
+        while answer.is_pushing()
+            && let Some(frames) = &mut frame
+            && let Some(next) = answer.next_frame(&*ledger).map_err(failed)?
+        {
+            frames.extend_from_slice(&next);
+        }
+        Ok(Next {
+            answer,
+            frame,
+            places,
+        })
     });
     next.await
         .map_err(|error| AnswerError::Ledger(error.to_string()))?
@@ -507,7 +513,6 @@ async fn follow<L: ReadLedger + 'static>(
         answer = next.answer;
         if let Some(frame) = next.frame {
             hand_over(traffic, send, frame.into(), shared.limits.frame_deadline).await?;
-            continue;
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() {

@@ -227,6 +227,13 @@ impl Answer {
         matches!(self.state, State::Follow(_))
     }
 
+    /// True if what was told is not whole yet: the next frames are made, and belong
+    /// to the one before them. They should go out together.
+    #[must_use]
+    pub fn is_pushing(&self) -> bool {
+        matches!(&self.state, State::Follow(follow) if !follow.frames.is_empty())
+    }
+
     /// The next frame, or `None` when the answer is complete.
     pub fn next_frame<L: ReadLedger + ?Sized>(
         &mut self,
