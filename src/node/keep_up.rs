@@ -136,7 +136,8 @@ async fn syncs<S: StoreMirror + 'static>(
             let Some(peer) = config.peers.get(at) else {
                 continue;
             };
-            let Some(report) = one_sync(store, config, gauge, board, (at, peer), news).await? else {
+            let Some(report) = one_sync(store, config, gauge, board, (at, peer), news).await?
+            else {
                 continue;
             };
             let complete = complete_head(&**store)?;
@@ -167,16 +168,26 @@ async fn one_sync<S: StoreMirror + 'static>(
         limits,
         frame_deadline: config.waiting.frame_deadline,
     };
-    let shown = gauge.clone();
-    let progress = move |progress| shown.progress(progress);
-    let synced = sync_over(
+    let (shown, received) = (gauge.clone(), Arc::new(AtomicU64::new(0)));
+    let brought = Arc::clone(&received);
+    let progress = move |progress: Progress| {
+        brought.store(progress.received_bytes, Ordering::Relaxed);
+        shown.progress(progress);
+    };
+    let sync = sync_over(
         &news.connection,
         Arc::clone(store),
         terms,
         news.told,
         progress,
-    )
-    .await;
+    );
+    let synced = tokio::select! {
+        synced = sync => synced,
+        () = outpaced(&received, board, config.waiting.slow_after) => {
+            let what = "more bytes, and another peer has news";
+            Err(CatchUpError::TimedOut { what })
+        }
+    };
     log(peer.id, &synced);
     match synced {
         Ok(report) => Ok(Some(report)),

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    Endpoint, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, TransportConfig, VarInt,
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
+    VarInt,
 };
 
 use super::allow::Allowlist;
@@ -159,16 +160,40 @@ impl HmacKey for ResetKey {
         let tag = blake3::keyed_hash(&self.0, data);
         // Compares in constant time.
         let given = <[u8; blake3::OUT_LEN]>::try_from(signature).map_err(|_| CryptoError)?;
-        if tag == given { Ok(()) } else { Err(CryptoError) }
+        if tag == given {
+            Ok(())
+        } else {
+            Err(CryptoError)
+        }
+    }
+}
+
+/// Random ids. Those that the library makes can be told from others only by the
+/// process that has made them, and packets with others get no answer.
+struct ConnectionIds(u64);
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.0 = self.0.wrapping_add(1);
+        // Without randomness they are still distinct.
+        let mut id = self.0.to_le_bytes();
+        let _ = getrandom::fill(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        size_of::<u64>()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
 fn endpoint_config(key: &NodeKey) -> EndpointConfig {
     let reset = derive_key("converge-ledger v1 node-reset", key.seed());
-    let ids = derive_key("converge-ledger v1 node-connection-ids", key.seed());
-    let ids = ids.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
     let mut config = EndpointConfig::new(Arc::new(ResetKey(reset)));
-    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config.cid_generator(|| Box::new(ConnectionIds(0)));
     config
 }
 

@@ -96,6 +96,26 @@ fn get(address: &str, path: &str) -> String {
     text
 }
 
+fn the_metrics_say_so(server: &Server) {
+    let metrics = get(server.other("metrics"), "/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
+    for line in [
+        "converge_ledger_origin_state{origin=\"test.example\",state=\"synced\"} 1",
+        "converge_ledger_origin_state{origin=\"test.example\",state=\"stale\"} 0",
+        "converge_ledger_origin_entries{origin=\"test.example\"} 2000",
+        "converge_ledger_origin_lag_seconds{origin=\"test.example\"} 0.0",
+        "converge_ledger_own_entries{origin=\"own.example\"} 1",
+        "# UNIT converge_ledger_origin_received_bytes bytes",
+    ] {
+        assert!(
+            metrics.lines().any(|has| has == line),
+            "{line} in {metrics}"
+        );
+    }
+    assert!(metrics.ends_with("# EOF\n"));
+    assert!(get(server.other("metrics"), "/").starts_with("HTTP/1.1 404"));
+}
+
 #[test]
 fn one_process_writes_its_own_store_and_mirrors_another() {
     let world = World::new();
@@ -180,23 +200,7 @@ fn one_process_writes_its_own_store_and_mirrors_another() {
         (&0.into(), &1.into())
     );
 
-    let metrics = get(server.other("metrics"), "/metrics");
-    assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
-    for line in [
-        "converge_ledger_origin_state{origin=\"test.example\",state=\"synced\"} 1",
-        "converge_ledger_origin_state{origin=\"test.example\",state=\"stale\"} 0",
-        "converge_ledger_origin_entries{origin=\"test.example\"} 2000",
-        "converge_ledger_origin_lag_seconds{origin=\"test.example\"} 0.0",
-        "converge_ledger_own_entries{origin=\"own.example\"} 1",
-        "# UNIT converge_ledger_origin_received_bytes bytes",
-    ] {
-        assert!(
-            metrics.lines().any(|has| has == line),
-            "{line} in {metrics}"
-        );
-    }
-    assert!(metrics.ends_with("# EOF\n"));
-    assert!(get(server.other("metrics"), "/").starts_with("HTTP/1.1 404"));
+    the_metrics_say_so(&server);
 
     // New entries come, and the end of the source is noticed.
     let append = [
@@ -283,10 +287,16 @@ fn a_source_that_was_killed_is_followed_again_when_it_is_back() {
     let begun = Instant::now();
     let append = ["append", "--context", "c", "--key", "k", "--payload", "p"];
     through(&source, &append).expect(0);
-    world.until("m", |line| line["state"] == "synced" && line["epoch"].as_u64() > epoch);
+    world.until("m", |line| {
+        line["state"] == "synced" && line["epoch"].as_u64() > epoch
+    });
     // The new process says that it does not know the connection, so nobody waits
     // for the idle timeout of 30 s.
-    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(world.place.size("m", "c"), 1);
     assert_eq!(server.stop("TERM"), 0);
     assert_eq!(source.stop("TERM"), 0);
