@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use common::{directory, draft, median, options, quick, signer};
 use converge_ledger::entry::ContextId;
 use converge_ledger::node::{
-    Allowlist, Before, Hooks, KeepUp, NodeKey, OriginGauge, Peer, ServeLimits, Waiting, keep_up,
-    listen, serve,
+    Allowlist, Before, Hooks, KeepUp, NodeKey, OriginGauge, Peer, ServeLimits, Turn, Waiting,
+    keep_up, listen, serve,
 };
 use converge_ledger::store::disk::RealDisk;
 use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
@@ -88,6 +88,7 @@ fn main() {
                 peers,
                 allowed: Arc::new(|| Ok(MirrorLimits::default())),
                 waiting: Waiting::default(),
+                turn: Turn::default(),
             };
             let done = |_: &Peer, report: &Report| {
                 _ = tell.send(report.head.as_ref().map(|head| head.head().entries));

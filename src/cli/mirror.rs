@@ -22,7 +22,7 @@ use crate::head::SignedHead;
 use crate::node::clock::now_ns;
 use crate::node::{
     self, CatchUp, CatchUpError, KeepUp, Meter, NodeId, NodeKey, NodeStatus, OriginGauge,
-    PEERS_MAX, Peer, Quota, Waiting, any_address,
+    PEERS_MAX, Peer, Quota, Turn, Waiting, any_address,
 };
 use crate::note::VerifierKey;
 use crate::store::{Store, StoreError, StoreRole};
@@ -254,6 +254,7 @@ fn follow(
         peers,
         allowed: Arc::new(move || meter.allowed(view.held_entries())),
         waiting: Waiting::default(),
+        turn: Turn::default(),
     };
     let shown = gauge.clone();
     let report = serve::Report {

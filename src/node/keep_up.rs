@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 use super::gauge::OriginGauge;
 use super::link::{Board, Link, News, leave_all};
-use super::mirror::{CatchUpError, Progress, Terms, log, sync_over};
+use super::mirror::{CatchUpError, Progress, Terms, Turn, log, sync_over};
 use super::peer::Peer;
 use super::quic::CloseCode;
 use super::tls::NodeKey;
@@ -80,6 +80,8 @@ pub struct KeepUp {
     pub allowed: Allowed,
     /// How long things may take.
     pub waiting: Waiting,
+    /// One for each store, whatever follows it.
+    pub turn: Turn,
 }
 
 /// Follows an origin until `shutdown`, or until something is wrong that no other
@@ -167,6 +169,7 @@ async fn one_sync<S: StoreMirror + 'static>(
         origin: config.origin.clone(),
         limits,
         frame_deadline: config.waiting.frame_deadline,
+        turn: config.turn.clone(),
     };
     let (shown, received) = (gauge.clone(), Arc::new(AtomicU64::new(0)));
     let brought = Arc::clone(&received);

@@ -11,7 +11,8 @@
 //! room in the queue. The engine has a bounded number of items being stored.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint};
@@ -22,7 +23,7 @@ use super::drive::{Ends, Event, connect, drive, leave};
 use super::quic::{CloseCode, EndpointError};
 use super::tls::{NodeId, NodeKey};
 use crate::head::HeadOrder;
-use crate::ledger::{ReadMirror, StoreMirror};
+use crate::ledger::{Ingest, ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
 use crate::sync::mirror::REQUESTS_MAX;
 use crate::sync::{LocalFault, Mirror, MirrorLimits, Output, PeerFault, Report, SyncError, Told};
@@ -89,6 +90,32 @@ pub(super) struct Terms {
     pub(super) origin: VerifierKey,
     pub(super) limits: MirrorLimits,
     pub(super) frame_deadline: Duration,
+    pub(super) turn: Turn,
+}
+
+/// Syncs into one store take turns: one that is dropped goes on for a moment on
+/// its thread, and what it has handed to the store is to be known to the next.
+/// Copies are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    /// Waits for the sync before, and for all that it has handed to the store.
+    fn wait<S: StoreMirror>(&self, store: &S) -> Result<MutexGuard<'_, ()>, CatchUpError> {
+        let turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tell, told) = sync_channel(1);
+        let nothing = Ingest::Payloads(Vec::new());
+        let done = move |outcome| _ = tell.send(outcome);
+        store.ingest(nothing, Box::new(done));
+        match told.recv() {
+            Ok(Ok(())) => Ok(turn),
+            Ok(Err(error)) => {
+                let fault = LocalFault::Store(Box::new(error));
+                Err(SyncError::from(fault).into())
+            }
+            Err(_) => Err(CatchUpError::Task),
+        }
+    }
 }
 
 /// Why a sync ended without a report. What was stored stays.
@@ -185,6 +212,7 @@ pub async fn catch_up<S: StoreMirror + 'static>(
         origin: config.origin.clone(),
         limits: config.limits,
         frame_deadline: config.frame_deadline,
+        turn: Turn::default(),
     };
     let run = sync_over(&connection, store, terms, None, progress);
     let left = |deadline: Duration| deadline.saturating_sub(begun.elapsed());
@@ -207,6 +235,7 @@ pub(super) async fn sync_over<S: StoreMirror + 'static>(
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Report, CatchUpError> {
     let engine = move |ends: Ends| {
+        let _turn = terms.turn.wait(&*store)?;
         let mut mirror = Mirror::new(store.view(), terms.origin, terms.limits);
         match told {
             Some(told) => mirror.start_from(told),

@@ -56,7 +56,7 @@ pub use followers::{FollowerStatus, FollowerTable};
 pub use gauge::{HeadFigures, OriginGauge, OriginState, OriginStatus, PeerStatus};
 pub use keep_up::{Allowed, KeepUp, Waiting, keep_up};
 pub use metrics::serve_metrics;
-pub use mirror::{CatchUp, CatchUpError, Progress, Target, catch_up};
+pub use mirror::{CatchUp, CatchUpError, Progress, Target, Turn, catch_up};
 pub use peer::{PEERS_MAX, Peer, PeerError};
 pub use quic::{CloseCode, EndpointError, any_address, client, listen};
 pub use quota::{Meter, Quota};

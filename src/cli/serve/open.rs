@@ -18,7 +18,7 @@ use crate::cli::output::escape;
 use crate::node::metrics::Status;
 use crate::node::{
     self, Before, Door, Failure, FollowerTable, KeepUp, Meter, NodeKey, OriginGauge, Station,
-    StationView, Upstream, Waiting, node_status, stopped, supervise,
+    StationView, Turn, Upstream, Waiting, node_status, stopped, supervise,
 };
 use crate::rpc;
 use crate::store::{Store, StoreRole};
@@ -120,6 +120,7 @@ impl Places {
             peers: config.peers,
             allowed: Arc::new(move || meter.allowed(view.held_entries())),
             waiting: Waiting::default(),
+            turn: Turn::default(),
         };
         self.rooms.push(room.with(store.clone()));
         self.directories.push(config.data);

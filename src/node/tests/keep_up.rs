@@ -16,7 +16,7 @@ use crate::head::{HeadOrder, SignedHead};
 use crate::ledger::{EntryParts, OpenedNode, ReadLedger};
 use crate::node::{
     Allowlist, Before, CatchUpError, FollowerTable, Hooks, KeepUp, News, NodeKey, OriginGauge,
-    OriginState, OriginStatus, Peer, ServeLimits, Waiting, keep_up, quic, serve,
+    OriginState, OriginStatus, Peer, ServeLimits, Turn, Waiting, keep_up, quic, serve,
 };
 use crate::store::disk::MemoryDisk;
 use crate::store::{Store, StoreError, StoreOptions, StoreRole, View, create};
@@ -58,6 +58,11 @@ impl Follower {
     }
 
     fn with(peers: Vec<Peer>, limits: MirrorLimits) -> Self {
+        Self::leaving(peers, limits, Duration::from_millis(100))
+    }
+
+    /// Leaves a slow peer for another after so long.
+    fn leaving(peers: Vec<Peer>, limits: MirrorLimits, slow_after: Duration) -> Self {
         let store = open(StoreRole::Mirror);
         let (tell, reports) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -70,9 +75,10 @@ impl Follower {
             allowed: Arc::new(move || Ok(limits)),
             waiting: Waiting {
                 poll_every: Duration::from_millis(50),
-                slow_after: Duration::from_millis(100),
+                slow_after,
                 ..Waiting::default()
             },
+            turn: Turn::default(),
         };
         let (mirror, shown) = (Arc::new(store.clone()), gauge.clone());
         let task = tokio::spawn(async move {
@@ -403,6 +409,29 @@ async fn a_peer_that_stalls_is_left_for_one_that_does_not() {
     drop(open_gate);
     slow.stop().await;
     honest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_is_dropped_is_out_of_the_way_of_the_next() {
+    let (store, news) = source();
+    let drafts = (0..4000u32).map(|n| {
+        let id = ContextId::new(&format!("context {}", n % 40)).unwrap();
+        (id, Draft::new("key", vec![1; 1000]).unwrap())
+    });
+    store.append(drafts.collect()).unwrap();
+    store.publish().unwrap();
+    let servers: Vec<Server> = (0..3).map(|_| telling(&store, &news)).collect();
+    let peers = servers.iter().map(|server| peer(&key(1), server.address));
+    // No sync is fast enough: as soon as another peer has news, it is its turn.
+    let slow_after = Duration::from_micros(500);
+    let mut mirror = Follower::leaving(peers.collect(), MirrorLimits::default(), slow_after);
+    mirror.holds(4000).await;
+    let status = mirror.status();
+    assert!(status.failed_syncs > 0, "{status:?}");
+    mirror.stop().await.unwrap();
+    for server in servers {
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

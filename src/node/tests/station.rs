@@ -11,7 +11,7 @@ use super::{LOCALHOST, Stopped, key, signer};
 use crate::entry::{ContextId, Draft};
 use crate::node::{
     Allowlist, Before, CatchUpError, Door, FollowerTable, KeepUp, OriginGauge, OriginState, Peer,
-    Station, StationView, Synced, Upstream, Waiting, ask_head, node_status, quic,
+    Station, StationView, Synced, Turn, Upstream, Waiting, ask_head, node_status, quic,
 };
 use crate::note::SignerKey;
 use crate::store::disk::MemoryDisk;
@@ -72,6 +72,7 @@ fn mirror(n: u8, source: &Station, allowed: &[u8], synced: Synced) -> Station {
                 peers,
                 allowed: Arc::new(|| Ok(MirrorLimits::default())),
                 waiting: Waiting::default(),
+                turn: Turn::default(),
             },
             key: Arc::new(key(n)),
             gauge,
