@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::{directory, draft, median, options, quick, signer};
 use converge_ledger::entry::ContextId;
 use converge_ledger::node::{
-    Allowlist, Before, Hooks, KeepUp, NodeKey, OriginGauge, Peer, ServeLimits, Turn, Waiting,
+    Allowlist, Before, Held, Hooks, KeepUp, NodeKey, OriginGauge, Peer, ServeLimits, Turn, Waiting,
     keep_up, listen, serve,
 };
 use converge_ledger::store::disk::RealDisk;
@@ -82,7 +82,13 @@ fn main() {
             let peer = format!("{}@{address}", key(1).id());
             let peers: Vec<Peer> = vec![peer.parse().unwrap()];
             let name = origin.name().clone();
-            let gauge = OriginGauge::new(name, &peers, Some(0), Duration::from_mins(5), None);
+            let gauge = OriginGauge::new(
+                name,
+                &peers,
+                Some(0),
+                Duration::from_mins(5),
+                &Held::default(),
+            );
             let config = KeepUp {
                 origin,
                 peers,

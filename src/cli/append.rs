@@ -173,7 +173,7 @@ fn append_to_directory(
     context: &ContextId,
     draft: Draft,
 ) -> Result<Placed, CliError> {
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     let appended = store.append(vec![(context.clone(), draft)]);
     let closed = store.close();
     let appended = appended?;
@@ -254,7 +254,7 @@ fn append_many_to_directory(
     context: Option<ContextId>,
     input_bytes: Option<u64>,
 ) -> Result<Stored, CliError> {
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     let mut stored = Stored::default();
     let outcome = read_batches(input, context)
         .and_then(|batches| pump(&store, batches, input_bytes, &mut stored));

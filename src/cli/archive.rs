@@ -230,7 +230,7 @@ fn load_into_directory(
         allow_future: arguments.allow_future,
     };
     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     // It is read twice: verified, then stored.
     let bar = progress::bar(Some(bytes.saturating_mul(2)));
     let loaded = archives::load(

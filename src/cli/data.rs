@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::error::CliError;
 use super::guard::GuardArguments;
@@ -16,6 +18,11 @@ use crate::store::disk::{Access, Disk, RealDisk};
 use crate::store::{
     self, Opened, Progress, Store, StoreError, StoreOpening, StoreOptions, StoreRole, View, keys,
 };
+
+/// How long a store that somebody has open is waited for, at most.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often to look whether it is free.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Names a directory may hold that no store was made in yet: what a node key
 /// and an `init` that was cut short leave.
@@ -147,11 +154,29 @@ impl DataDir {
 
     /// Opens the store for writing, if its mirrors know of nothing newer. They
     /// are asked before anything is written.
-    pub(super) fn open(&self, options: StoreOptions) -> Result<Store, CliError> {
+    pub(super) fn open(&self, options: &StoreOptions) -> Result<Store, CliError> {
+        self.open_within(options, Duration::ZERO)
+    }
+
+    /// The same for a process that is to run for long: whoever only looks at the
+    /// store holds its lock for a moment, and is waited for.
+    pub(super) fn open_when_free(&self, options: &StoreOptions) -> Result<Store, CliError> {
+        self.open_within(options, LOCK_PATIENCE)
+    }
+
+    fn open_within(&self, options: &StoreOptions, patience: Duration) -> Result<Store, CliError> {
         if self.peek()?.0 == StoreRole::Own {
             self.guard.check_arguments()?;
         }
-        let mut opening = self.read(options).map_err(|error| self.named(error))?;
+        let begun = Instant::now();
+        let mut opening = loop {
+            match self.read(options.clone()) {
+                Err(StoreError::Locked) if begun.elapsed() < patience => {
+                    thread::sleep(LOCK_LOOK_EVERY);
+                }
+                read => break read.map_err(|error| self.named(error))?,
+            }
+        };
         self.guard.check(self, &mut opening)?;
         start(opening).map_err(|error| self.named(error))
     }

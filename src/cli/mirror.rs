@@ -21,7 +21,7 @@ use super::serve::{self, STALE_AFTER, parse_node};
 use crate::head::SignedHead;
 use crate::node::clock::now_ns;
 use crate::node::{
-    self, CatchUp, CatchUpError, KeepUp, Meter, NodeId, NodeKey, NodeStatus, OriginGauge,
+    self, CatchUp, CatchUpError, Held, KeepUp, Meter, NodeId, NodeKey, NodeStatus, OriginGauge,
     PEERS_MAX, Peer, Quota, Turn, Waiting, any_address,
 };
 use crate::note::VerifierKey;
@@ -95,17 +95,13 @@ pub(super) fn run(data: &DataDir, arguments: &MirrorArguments) -> Result<(), Cli
     if arguments.follow {
         return follow(data, peers, origin, arguments.json);
     }
-    let places = peers
-        .iter()
-        .map(|peer| Ok((resolve(&peer.address)?, peer.id)));
-    let places = places.collect::<Result<Vec<_>, CliError>>()?;
     let key = prepare(data, &origin)?;
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     let deadline = arguments.deadline.map(|s| Duration::from_secs(s.into()));
-    let outcome = pull_all(&store, &key, &origin, &places, deadline);
+    let outcome = pull_all(&store, &key, &origin, &peers, deadline);
     let view = store.view().clone();
     let closed = store.close();
-    let report = outcome.map_err(|error| explain(error, &key))?;
+    let report = outcome?;
     closed?;
     let head = view.head();
     match (&report.outcome, &head) {
@@ -131,15 +127,29 @@ fn pull_all(
     store: &Store,
     key: &NodeKey,
     origin: &VerifierKey,
-    places: &[(SocketAddr, NodeId)],
+    peers: &[Peer],
     deadline: Option<Duration>,
-) -> Result<Report, CatchUpError> {
+) -> Result<Report, CliError> {
     let begun = Instant::now();
     let mut whole: Option<Report> = None;
     let mut failed = None;
-    for &(address, peer) in places {
-        let mut config = CatchUp::new(address, peer, origin.clone());
-        config.sync_deadline = deadline.map(|whole| whole.saturating_sub(begun.elapsed()));
+    for (at, peer) in peers.iter().enumerate() {
+        let address = match resolve(&peer.address) {
+            Ok(address) => address,
+            Err(error) if peers.len() > 1 => {
+                let text = error.message().unwrap_or_default();
+                tracing::warn!(%peer, error = text, "a source was of no use");
+                failed = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut config = CatchUp::new(address, peer.id, origin.clone());
+        // Each gets its share of what is left, so that one that stalls leaves
+        // something to the others.
+        let share = u32::try_from(peers.len() - at).unwrap_or(1);
+        config.sync_deadline =
+            deadline.map(|deadline| deadline.saturating_sub(begun.elapsed()) / share);
         match pull(store, key, &config) {
             Ok(report) => {
                 whole = Some(match whole {
@@ -147,14 +157,14 @@ fn pull_all(
                     Some(before) => join(&before, report),
                 });
             }
-            Err(error) if error.may_pass() && places.len() > 1 => {
-                tracing::warn!(%peer, %address, %error, "a source was of no use");
-                failed = Some(error);
+            Err(error) if error.may_pass() && peers.len() > 1 => {
+                tracing::warn!(%peer, %error, "a source was of no use");
+                failed = Some(explain(error, key));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(explain(error, key)),
         }
     }
-    whole.ok_or_else(|| failed.unwrap_or(CatchUpError::Task))
+    whole.ok_or_else(|| failed.unwrap_or_else(|| CatchUpError::Task.into()))
 }
 
 /// Two syncs, one after the other, as one.
@@ -242,11 +252,11 @@ fn follow(
     json: bool,
 ) -> Result<(), CliError> {
     let key = Arc::new(prepare(data, &origin)?);
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     let own_node = (peers.len() == 1).then_some(0);
-    let head = store.view().head();
+    let held = Held::of(store.view()).map_err(|error| data.named(error))?;
     let name = origin.name().clone();
-    let gauge = OriginGauge::new(name, &peers, own_node, STALE_AFTER, head.as_ref());
+    let gauge = OriginGauge::new(name, &peers, own_node, STALE_AFTER, &held);
     let meter = Meter::new(Quota::default(), data.path().to_owned());
     let view = store.view().clone();
     let config = KeepUp {

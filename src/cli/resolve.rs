@@ -55,7 +55,7 @@ pub(super) fn run(data: &DataDir, arguments: &ResolveArguments) -> Result<(), Cl
         return out.flush();
     };
     drop(view);
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     let resolved = store.resolve(fork.evidence, root);
     let closed = store.close();
     resolved.map_err(|error| {

@@ -28,7 +28,7 @@ struct RotateJson<'a> {
 }
 
 pub(super) fn run(data: &DataDir, arguments: &RotateArguments) -> Result<(), CliError> {
-    let store = data.open(options())?;
+    let store = data.open(&options())?;
     let old = store.view().origin().to_string();
     let rotated = rotate_origin_key(data.disk(), &store);
     let left = store.view().rotations_left();

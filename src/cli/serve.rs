@@ -107,9 +107,10 @@ pub(super) fn run(data: Option<&DataDir>, arguments: ServeArguments) -> Result<(
         let listen = arguments.listen.map(|address| (address, allowed));
         places.open_served(data, listen)?;
     }
-    for mirror in mirrors {
+    for mirror in &mirrors {
         places.open_mirror(mirror)?;
     }
+    places.check()?;
     drop(entered);
     let own = places.own().cloned();
     let stores = places.stores();
@@ -189,7 +190,7 @@ async fn serve(
         let serving = open::serve_metrics(listener, status, stopping.clone());
         tasks.spawn(serving);
     }
-    let (stations, allowed, rooms) = places.split();
+    let (stations, allowed, rooms, missing) = places.split();
     for allowed in allowed {
         let stopping = stopping.clone();
         tasks.spawn(async move {
@@ -204,7 +205,7 @@ async fn serve(
     }
     if let Some(server) = grpc {
         let rooms = rpc::Places::new(rooms).map_err(CliError::could_not)?;
-        let rooms = rooms.with_origins_ok(fine);
+        let rooms = rooms.with_origins_ok(fine).without(missing);
         tasks.spawn(serve_grpc(server, rooms, stopping.clone()));
     }
     until.await;

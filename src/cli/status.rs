@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,10 @@ use super::data::DataDir;
 use super::error::CliError;
 use super::output::{Out, escape};
 use crate::node::clock::now_ns;
-use crate::node::{FollowerStatus, HeadFigures, NodeStatus, OriginState, OriginStatus, OwnStatus};
-use crate::store::{StoreRole, View};
+use crate::node::{
+    FollowerStatus, HeadFigures, NodeStatus, OriginState, OriginStatus, ServedStatus,
+};
+use crate::store::{Store, StoreRole, View};
 
 /// The file.
 const FILE: &str = "status.json";
@@ -22,6 +25,8 @@ const FILE: &str = "status.json";
 const NEW_FILE: &str = "status.json.new";
 /// Older than this, nobody writes it any more.
 const FRESH_NS: u64 = 15_000_000_000;
+/// Said of a mirror that nobody keeps up to date.
+const UNFOLLOWED: &str = "no process follows the origin";
 /// Bytes of it that are read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -102,15 +107,20 @@ impl OriginLine {
         }
     }
 
-    fn of_own(status: &OwnStatus) -> Self {
-        let error = status.frozen.as_ref().or(status.failure.as_ref());
-        let state = if error.is_some() {
-            OriginState::Failed
-        } else {
-            OriginState::Synced
+    /// A store that follows nobody: an own one is as new as can be, a mirror is not.
+    fn of_served(status: &ServedStatus) -> Self {
+        let failure = status.frozen.as_ref().or(status.failure.as_ref());
+        let (state, error) = match (failure, &status.fork, status.role) {
+            (Some(failure), _, _) => (OriginState::Failed, Some(failure.clone())),
+            (None, Some(fork), _) => (OriginState::Forked, Some(fork.clone())),
+            (None, None, StoreRole::Own) => (OriginState::Synced, None),
+            (None, None, StoreRole::Mirror) => (OriginState::Stale, Some(UNFOLLOWED.to_owned())),
         };
+        let head = status.head.filter(|_| state != OriginState::Synced);
+        let age = head.map_or(0, |head| now_ns().saturating_sub(head.time_ns));
         Self {
-            last_error: error.cloned(),
+            lag_seconds: Duration::from_nanos(age).as_secs_f64(),
+            last_error: error,
             ..Self::of_head(status.origin.as_str(), state, status.head.as_ref())
         }
     }
@@ -135,7 +145,7 @@ impl FollowerLine {
 impl StatusFile {
     /// What a node says of itself, to be written down.
     pub(super) fn new(status: &NodeStatus, ended: bool) -> Self {
-        let own = status.own.iter().map(OriginLine::of_own);
+        let own = status.served.iter().map(OriginLine::of_served);
         let peers = status.origins.iter().flat_map(|origin| {
             origin.peers.iter().map(|peer| PeerLine {
                 origin: origin.origin.as_str().to_owned(),
@@ -176,8 +186,9 @@ impl StatusFile {
             return None;
         }
         let file: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        let age = now_ns().saturating_sub(file.written_ns);
-        (!file.ended && age <= FRESH_NS).then_some(file)
+        // A clock that was set back makes nothing fresh.
+        let apart = now_ns().abs_diff(file.written_ns);
+        (!file.ended && apart <= FRESH_NS).then_some(file)
     }
 
     /// What a store's directory says while nobody has it open.
@@ -193,11 +204,11 @@ impl StatusFile {
         let last_error = match (fork, view.role()) {
             (Some(fork), _) => fork.verdict,
             (None, StoreRole::Own) => "no process has the store open".to_owned(),
-            (None, StoreRole::Mirror) => "no process follows the origin".to_owned(),
+            (None, StoreRole::Mirror) => UNFOLLOWED.to_owned(),
         };
         let age = head.map_or(0, |head| now_ns().saturating_sub(head.time_ns));
         let line = OriginLine {
-            lag_seconds: std::time::Duration::from_nanos(age).as_secs_f64(),
+            lag_seconds: Duration::from_nanos(age).as_secs_f64(),
             last_error: Some(last_error),
             ..OriginLine::of_head(&name, state, head.as_ref())
         };
@@ -256,9 +267,12 @@ impl StatusFile {
 }
 
 pub(super) fn run(data: &DataDir, arguments: &StatusArguments) -> Result<(), CliError> {
-    let found = match StatusFile::read(data.path()) {
-        Some(found) => found,
-        None => StatusFile::of_view(&data.open_view()?),
+    let found = if let Some(found) = StatusFile::read(data.path()) {
+        found
+    } else {
+        // Without the lock: it would be in the way of a process that starts.
+        let view = Store::open_read_only(data.shared_disk());
+        StatusFile::of_view(&view.map_err(|error| data.named(error))?)
     };
     if !arguments.json {
         return found.print();

@@ -142,7 +142,10 @@ pub(super) async fn drive<R: Send + 'static>(
                     let _ = events.send(event);
                 });
             }
-            Some(_) = streams.join_next() => {}
+            Some(ended) = streams.join_next() => if ended.is_err() {
+                // Its request would never be answered.
+                return Err(CatchUpError::Task);
+            },
         }
     }
 }

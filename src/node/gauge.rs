@@ -11,6 +11,7 @@ use super::peer::Peer;
 use super::tls::NodeId;
 use crate::hash::Hash;
 use crate::head::{HeadOrder, SignedHead};
+use crate::ledger::ReadMirror;
 use crate::note::OriginName;
 use crate::sync::{LocalFault, Outcome, PeerFault, Report, SyncError};
 
@@ -171,6 +172,25 @@ pub struct OriginStatus {
     pub received_bytes: u64,
 }
 
+/// What a mirror holds when it is begun to be followed.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// The newest complete head.
+    pub complete: Option<SignedHead>,
+    /// The newest head that was seen, complete or not.
+    pub newest: Option<SignedHead>,
+}
+
+impl Held {
+    /// What a view shows.
+    pub fn of<M: ReadMirror>(view: &M) -> Result<Self, M::Failure> {
+        let complete = view.complete_head()?;
+        let seen = view.seen_heads()?.into_iter().map(|seen| seen.head);
+        let newest = seen.chain(complete.clone()).max_by_key(SignedHead::order);
+        Ok(Self { complete, newest })
+    }
+}
+
 #[derive(Debug)]
 struct Facts {
     origin: OriginName,
@@ -180,6 +200,8 @@ struct Facts {
     /// The newest head that was verified, complete or not.
     newest: Option<Target>,
     heard: Instant,
+    /// When a sync last brought anything.
+    moved: Instant,
     /// What the origin or this side did, until a sync ends well.
     trouble: Option<OriginState>,
     last_error: Option<String>,
@@ -205,9 +227,10 @@ impl OriginGauge {
         peers: &[Peer],
         own_node: Option<usize>,
         stale_after: Duration,
-        complete: Option<&SignedHead>,
+        held: &Held,
     ) -> Self {
-        let complete = complete.map(HeadFigures::from);
+        let complete = held.complete.as_ref().map(HeadFigures::from);
+        let newest = held.newest.as_ref().map(HeadFigures::from).or(complete);
         let peers = peers.iter().map(|peer| PeerStatus {
             id: peer.id,
             address: peer.address.clone(),
@@ -221,12 +244,13 @@ impl OriginGauge {
             origin,
             stale_after,
             own_node,
-            newest: complete.map(|head| Target {
+            newest: newest.map(|head| Target {
                 order: head.order,
                 entries: head.entries,
             }),
             complete,
             heard: Instant::now(),
+            moved: Instant::now(),
             trouble: None,
             last_error: None,
             peers: peers.collect(),
@@ -246,6 +270,7 @@ impl OriginGauge {
     pub(super) fn connected(&self, at: usize) {
         if let Some(peer) = self.facts().peers.get_mut(at) {
             peer.connected = true;
+            peer.behind = false;
         }
     }
 
@@ -257,6 +282,7 @@ impl OriginGauge {
             return;
         };
         peer.connected = false;
+        peer.behind = false;
         peer.failures = peer.failures.saturating_add(1);
         // What this side closed, it closed for a reason that was noted before.
         if !matches!(
@@ -264,13 +290,21 @@ impl OriginGauge {
             CatchUpError::Connection(quinn::ConnectionError::LocallyClosed)
         ) {
             peer.last_error = Some(text.clone());
-            facts.last_error = Some(text);
+            // What keeps the origin from being followed is not hidden by this, and
+            // as long as another peer is there it is no error of the origin.
+            let any = facts.peers.iter().any(|peer| peer.connected);
+            if facts.trouble.is_none() && !any {
+                facts.last_error = Some(text);
+            }
         }
     }
 
     /// A sync goes on.
     pub(super) fn progress(&self, progress: Progress) {
         let mut facts = self.facts();
+        if facts.progress.received_bytes < progress.received_bytes {
+            facts.moved = Instant::now();
+        }
         facts.progress = progress;
         if let Some(target) = progress.target {
             facts.hear(target);
@@ -293,7 +327,7 @@ impl OriginGauge {
         }
         let good = matches!(report.outcome, Outcome::CaughtUp | Outcome::Current);
         if let Some(peer) = facts.peers.get_mut(at) {
-            peer.behind = !good;
+            peer.behind = report.outcome == Outcome::Behind;
             peer.disputed = false;
             if good {
                 peer.failures = 0;
@@ -399,7 +433,9 @@ impl Facts {
         if own_node || (any && connected.all(|peer| peer.behind)) {
             return OriginState::SourceBehind;
         }
-        if now.saturating_duration_since(self.heard) > self.stale_after {
+        let under_way = self.progress.received_bytes > 0;
+        let moved = if under_way { self.moved } else { self.heard };
+        if now.saturating_duration_since(self.heard.max(moved)) > self.stale_after {
             return OriginState::Stale;
         }
         let newest = self.newest.map(|newest| newest.order);

@@ -31,11 +31,12 @@ use super::link::{Board, Link, News, leave_all};
 use super::mirror::{CatchUpError, Progress, Terms, Turn, log, sync_over};
 use super::peer::Peer;
 use super::quic::CloseCode;
+use super::quota::MEASURE_EVERY;
 use super::tls::NodeKey;
 use crate::head::SignedHead;
 use crate::ledger::{ReadMirror, StoreMirror};
 use crate::note::VerifierKey;
-use crate::sync::{LocalFault, MirrorLimits, Outcome, Report};
+use crate::sync::{LocalFault, MirrorLimits, Outcome, Report, SyncError};
 
 /// What brings less than this in [`Waiting::slow_after`] is left for another peer
 /// that has news.
@@ -66,7 +67,8 @@ impl Default for Waiting {
     }
 }
 
-/// How large the origin may become by the next sync: asked before each one.
+/// How large the origin may become by the next sync: asked before each one, and
+/// while it goes on.
 pub type Allowed = Arc<dyn Fn() -> Result<MirrorLimits, LocalFault> + Send + Sync>;
 
 /// What is kept up to date, and how.
@@ -144,7 +146,7 @@ async fn syncs<S: StoreMirror + 'static>(
             };
             let complete = complete_head(&**store)?;
             gauge.synced(at, &report, complete.as_ref());
-            if matches!(report.outcome, Outcome::CaughtUp | Outcome::Current) {
+            if report.outcome == Outcome::CaughtUp {
                 board.good(at);
             }
             let note = note(complete.as_ref());
@@ -186,6 +188,7 @@ async fn one_sync<S: StoreMirror + 'static>(
     );
     let synced = tokio::select! {
         synced = sync => synced,
+        fault = outgrown(&config.allowed) => Err(SyncError::from(fault).into()),
         () = outpaced(&received, board, config.waiting.slow_after) => {
             let what = "more bytes, and another peer has news";
             Err(CatchUpError::TimedOut { what })
@@ -201,6 +204,16 @@ async fn one_sync<S: StoreMirror + 'static>(
             }
             leave_all(vec![news.connection], error.code()).await;
             Ok(None)
+        }
+    }
+}
+
+/// Ends when the origin, or anybody else, has taken what room there was.
+async fn outgrown(allowed: &Allowed) -> LocalFault {
+    loop {
+        tokio::time::sleep(MEASURE_EVERY).await;
+        if let Err(fault) = allowed() {
+            return fault;
         }
     }
 }

@@ -11,9 +11,10 @@
 //! * what is told is put on the board unread but for its order; the newest
 //!   replaces what was there;
 //! * a peer that tells nobody is asked every so often instead;
-//! * the waits begin anew only after a sync through this peer ended well: that
-//!   it can be reached is not enough.
+//! * the waits begin anew only after a connection that has brought something, or
+//!   that has lasted: that a peer can be reached is not enough.
 
+use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use quinn::{Connection, Endpoint, RecvStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::drive::{connect, leave, lost_read, request_on};
@@ -36,17 +38,25 @@ use crate::note::Note;
 use crate::sync::message::{Refusal, Request};
 use crate::sync::{LocalFault, PeerFault, SyncError, Telling, Told};
 
+/// A connection that lasted so long was a good one.
+const LASTING: Duration = Duration::from_mins(1);
 /// After a connection that failed.
 const RETRY: Backoff = Backoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(30),
 };
 
+/// News that is older than this comes before what is newer: a peer that always has
+/// the newest head keeps nobody else from being heard.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Something new of a peer: it is connected, or it has told a head.
 pub(super) struct News {
     pub(super) connection: Connection,
     /// What it told; nothing if it is to be asked.
     pub(super) told: Option<Told>,
+    /// Since when it has something that was not looked at.
+    since: Instant,
 }
 
 /// What every peer has that is new, and who is connected.
@@ -60,7 +70,7 @@ pub(super) struct Board {
 struct Place {
     connection: Option<Connection>,
     news: Option<News>,
-    /// A sync through it has ended well.
+    /// A sync through it has brought something.
     good: bool,
 }
 
@@ -80,24 +90,30 @@ impl Board {
     fn put(&self, at: usize, connection: &Connection, told: Option<Told>) {
         if let Some(place) = self.places().get_mut(at) {
             place.connection = Some(connection.clone());
+            let waiting = place.news.as_ref().map(|news| news.since);
             place.news = Some(News {
                 connection: connection.clone(),
                 told,
+                since: waiting.unwrap_or_else(Instant::now),
             });
         }
         self.changed.notify_one();
     }
 
-    /// The news that says it is the newest, and whose.
+    /// The news that has waited for long, or that says it is the newest, and whose.
     pub(super) fn take(&self) -> Option<(usize, News)> {
         let mut places = self.places();
-        let claim = |place: &Place| Some(place.news.as_ref()?.told.as_ref().and_then(claimed));
-        let places = places.iter_mut().enumerate();
-        let newest = places
-            .filter_map(|(at, place)| Some((claim(place)?, at, place)))
+        let rank = |at: usize, place: &Place| {
+            let news = place.news.as_ref()?;
+            let waited = Some(news.since.elapsed()).filter(|waited| *waited > PATIENCE);
             // Of equals the one that was named first.
-            .max_by_key(|(claim, at, _)| (*claim, std::cmp::Reverse(*at)));
-        newest.and_then(|(_, at, place)| Some((at, place.news.take()?)))
+            Some((waited, news.told.as_ref().and_then(claimed), Reverse(at)))
+        };
+        let places = places.iter_mut().enumerate();
+        let first = places
+            .filter_map(|(at, place)| Some((rank(at, place)?, at, place)))
+            .max_by_key(|(rank, _, _)| *rank);
+        first.and_then(|(_, at, place)| Some((at, place.news.take()?)))
     }
 
     /// True if there is anything to be taken.
@@ -105,7 +121,7 @@ impl Board {
         self.places().iter().any(|place| place.news.is_some())
     }
 
-    /// A sync through it has ended well.
+    /// A sync through it has brought something.
     pub(super) fn good(&self, at: usize) {
         if let Some(place) = self.places().get_mut(at) {
             place.good = true;
@@ -153,8 +169,10 @@ impl Link {
     pub(super) async fn run(mut self) -> Infallible {
         let mut failures = 0;
         loop {
+            let begun = Instant::now();
             let error = self.live().await;
-            if self.board.end(self.at) {
+            let lasted = begun.elapsed() > LASTING;
+            if self.board.end(self.at) || lasted {
                 failures = 0;
             }
             self.gauge.lost(self.at, &error);

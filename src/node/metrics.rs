@@ -26,8 +26,9 @@ use tokio::task::JoinSet;
 
 use super::followers::FollowerStatus;
 use super::gauge::{HeadFigures, OriginState, OriginStatus};
-use super::status::{NodeStatus, OwnStatus};
+use super::status::{NodeStatus, ServedStatus};
 use crate::note::OriginName;
+use crate::store::StoreRole;
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 16;
@@ -130,7 +131,11 @@ fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>>
 /// All figures in the `OpenMetrics` text format.
 pub fn text(status: &NodeStatus) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("converge_ledger");
-    own(&mut registry, status.own.as_ref());
+    let served = status.served.as_ref();
+    own(
+        &mut registry,
+        served.filter(|store| store.role == StoreRole::Own),
+    );
     origins(&mut registry, &status.origins);
     peers(&mut registry, &status.origins);
     followers(&mut registry, &status.followers);
@@ -151,7 +156,7 @@ fn time_s(head: HeadFigures) -> f64 {
     Duration::from_nanos(head.time_ns).as_secs_f64()
 }
 
-fn own(registry: &mut Registry, own: Option<&OwnStatus>) {
+fn own(registry: &mut Registry, own: Option<&ServedStatus>) {
     let [contexts, entries, epoch, up] = [(); 4].map(|()| Number::default());
     let signed_at = Seconds::default();
     if let Some(own) = own {

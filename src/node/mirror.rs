@@ -315,6 +315,7 @@ pub(super) fn run_engine<S: StoreMirror>(
                 }
                 Output::Done(report) => return Ok(report),
                 Output::Fail(error) => {
+                    progress(progress_of(&mirror));
                     if matches!(error, SyncError::Forked(_)) {
                         settle(&mut ends, storing)?;
                     }
@@ -332,16 +333,20 @@ pub(super) fn run_engine<S: StoreMirror>(
             }
             Event::Lost(error) => return Err(error),
         }
-        let (entries, received_bytes) = mirror.progress();
-        let target = mirror.shown().map(|head| Target {
-            order: head.order(),
-            entries: head.head().entries,
-        });
-        progress(Progress {
-            entries,
-            received_bytes,
-            target,
-        });
+        progress(progress_of(&mirror));
+    }
+}
+
+fn progress_of<M: ReadMirror>(mirror: &Mirror<'_, M>) -> Progress {
+    let (entries, received_bytes) = mirror.progress();
+    let target = mirror.target().map(|head| Target {
+        order: head.order(),
+        entries: head.head().entries,
+    });
+    Progress {
+        entries,
+        received_bytes,
+        target,
     }
 }
 

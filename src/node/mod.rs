@@ -53,7 +53,7 @@ pub use allow::{ALLOWED_NODES_MAX, Allowlist, TooManyNodes};
 pub use ask::ask_head;
 pub use audit::{RemoteAudit, RemoteAuditOptions, audit_remote};
 pub use followers::{FollowerStatus, FollowerTable};
-pub use gauge::{HeadFigures, OriginGauge, OriginState, OriginStatus, PeerStatus};
+pub use gauge::{HeadFigures, Held, OriginGauge, OriginState, OriginStatus, PeerStatus};
 pub use keep_up::{Allowed, KeepUp, Waiting, keep_up};
 pub use metrics::serve_metrics;
 pub use mirror::{CatchUp, CatchUpError, Progress, Target, Turn, catch_up};
@@ -62,7 +62,7 @@ pub use quic::{CloseCode, EndpointError, any_address, client, listen};
 pub use quota::{Meter, Quota};
 pub use serve::{Hooks, News, ServeLimits, Shown, serve};
 pub use station::{Before, Door, Station, StationView, Synced, Upstream, node_status, stopped};
-pub use status::{NodeStatus, OwnStatus};
+pub use status::{NodeStatus, ServedStatus};
 pub use supervise::{Failure, supervise};
 pub use tls::{NodeId, NodeKey};
 

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use quinn::crypto::{CryptoError, HmacKey};
@@ -246,12 +246,16 @@ fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
     // Linux reports twice what it grants.
     let (recv_bytes, send_bytes) = (options.recv_buffer_size()?, options.send_buffer_size()?);
     if recv_bytes < SOCKET_BUFFER_BYTES || send_bytes < SOCKET_BUFFER_BYTES {
-        tracing::warn!(
-            recv_bytes,
-            send_bytes,
-            wanted_bytes = SOCKET_BUFFER_BYTES,
-            "the kernel clipped the socket buffers: raise net.core.rmem_max and wmem_max"
-        );
+        // The same for every socket.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(
+                recv_bytes,
+                send_bytes,
+                wanted_bytes = SOCKET_BUFFER_BYTES,
+                "the kernel clipped the socket buffers: raise net.core.rmem_max and wmem_max"
+            );
+        });
     }
     Ok(())
 }

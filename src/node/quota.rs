@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::limits::HEADER_FIXED_BYTES;
 use crate::sync::{LocalFault, MirrorLimits};
 
-/// How long a measure of the directory is good for.
-const MEASURE_EVERY: Duration = Duration::from_secs(10);
+/// How often room is measured; how long a measure of the directory is good for.
+pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(2);
 /// Directories within each other that are looked into.
 const DEPTH_MAX: usize = 4;
 

@@ -19,7 +19,7 @@ use super::mirror::CatchUpError;
 use super::peer::Peer;
 use super::quic::{EndpointError, listen};
 use super::serve::{Hooks, News, ServeLimits, Shown, serve};
-use super::status::{NodeStatus, OwnStatus};
+use super::status::{NodeStatus, ServedStatus};
 use super::supervise::{Failure, supervise};
 use super::tls::{NodeId, NodeKey};
 use crate::head::SignedHead;
@@ -144,6 +144,7 @@ pub struct Station {
 pub struct StationView {
     store: Store,
     table: FollowerTable,
+    allowed: Option<Allowlist>,
     gauge: Option<OriginGauge>,
 }
 
@@ -154,6 +155,7 @@ impl Station {
         StationView {
             store: self.store.clone(),
             table: self.table.clone(),
+            allowed: self.door.as_ref().map(|door| door.allowed.clone()),
             gauge: self
                 .upstream
                 .as_ref()
@@ -267,8 +269,14 @@ fn shown_to(store: &Store) -> Shown {
     if store.view().role() == StoreRole::Mirror {
         return Arc::new(move |peer: &NodeId, note: &[u8]| {
             let view = store.view();
-            if view.head().is_some_and(|head| head.note_bytes() == note) {
-                return;
+            // Cheap, and enough for nearly all: what comes next reads much.
+            match view.says_otherwise(note) {
+                Ok(true) => (),
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%peer, %error, "a node's note could not be judged");
+                    return;
+                }
             }
             if let Some(evidence) = contradiction(view, note) {
                 tracing::error!(%peer, "a node showed that the origin signed two histories");
@@ -324,18 +332,25 @@ pub fn node_status(stations: &[StationView], broken: &[OriginGauge]) -> NodeStat
                 mirror.last_error = Some(fork.verdict);
             }
             status.origins.push(mirror);
-        } else if view.role() == StoreRole::Own {
-            status.own = Some(OwnStatus {
+        } else {
+            status.served = Some(ServedStatus {
+                role: view.role(),
                 origin: origin.clone(),
                 head: view.head().as_ref().map(HeadFigures::from),
                 contexts,
                 entries,
                 failure: station.store.failure().map(str::to_owned),
                 frozen: station.store.frozen().map(|frozen| frozen.to_string()),
+                fork: view
+                    .fork()
+                    .filter(|fork| !fork.resolved)
+                    .map(|fork| fork.verdict),
             });
         }
-        let followers = station.table.status(entries, now_ns);
-        let followers = followers.into_iter();
+        let followers = station.table.status(entries, now_ns).into_iter();
+        // Who was taken off the list follows no more.
+        let allowed = |id: &NodeId| station.allowed.as_ref().is_some_and(|list| list.allows(id));
+        let followers = followers.filter(|follower| allowed(&follower.id));
         status
             .followers
             .extend(followers.map(|each| (origin.clone(), each)));

@@ -4,22 +4,26 @@
 use super::followers::FollowerStatus;
 use super::gauge::{HeadFigures, OriginState, OriginStatus};
 use crate::note::OriginName;
+use crate::store::StoreRole;
 
 /// A node at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct NodeStatus {
-    /// The own store, if it has one.
-    pub own: Option<OwnStatus>,
+    /// The store that is served and does not follow anybody: the own one, or a
+    /// mirror.
+    pub served: Option<ServedStatus>,
     /// Mirrored origins.
     pub origins: Vec<OriginStatus>,
     /// Followers, with the name of what they follow.
     pub followers: Vec<(OriginName, FollowerStatus)>,
 }
 
-/// An own store at one moment.
+/// A store that follows nobody, at one moment.
 #[derive(Clone, Debug)]
-pub struct OwnStatus {
-    /// Its name.
+pub struct ServedStatus {
+    /// Own store or mirror.
+    pub role: StoreRole,
+    /// Whose history it is.
     pub origin: OriginName,
     /// The newest head.
     pub head: Option<HeadFigures>,
@@ -31,6 +35,8 @@ pub struct OwnStatus {
     pub failure: Option<String>,
     /// Why it must not sign any more.
     pub frozen: Option<String>,
+    /// That its origin has signed two histories, and nobody has said which is followed.
+    pub fork: Option<String>,
 }
 
 impl NodeStatus {

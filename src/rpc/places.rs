@@ -105,7 +105,8 @@ impl Place {
     /// Whether its store works. One that has failed can be read, as far as what
     /// it holds is in order, but shows nothing new.
     pub(super) fn works(&self) -> bool {
-        if self.hub.phase() == Phase::Serving && self.store.failure().is_some() {
+        let ended = self.store.failure().is_some() || self.store.frozen().is_some();
+        if self.hub.phase() == Phase::Serving && ended {
             // Its listener has said so already, but for a writer that is gone.
             self.hub.enter(Phase::Failed);
         }
@@ -151,6 +152,8 @@ pub enum PlacesError {
 #[derive(Clone, Debug)]
 pub struct Places {
     all: Vec<Arc<Place>>,
+    /// Origins that should be here, and whose store could not be opened.
+    missing: Vec<OriginName>,
     origins_ok: Option<watch::Receiver<bool>>,
 }
 
@@ -186,8 +189,17 @@ impl Places {
         let all = numbered.map(|(number, place)| Arc::new(Place { number, ..place }));
         Ok(Self {
             all: all.collect(),
+            missing: Vec::new(),
             origins_ok: None,
         })
+    }
+
+    /// Origins that should be here, and whose store could not be opened: nobody
+    /// knows which contexts they have.
+    #[must_use]
+    pub fn without(mut self, missing: Vec<OriginName>) -> Self {
+        self.missing = missing;
+        self
     }
 
     /// What else is known of the origins: while it says `false`, health says
@@ -237,7 +249,7 @@ impl Places {
     /// names, or the only one there is.
     pub(super) fn certain(&self, origin: &str) -> Result<Option<&Arc<Place>>, RpcError> {
         match (origin, self.all.as_slice()) {
-            ("", [only]) => Ok(Some(only)),
+            ("", [only]) if self.missing.is_empty() => Ok(Some(only)),
             ("", _) => Ok(None),
             (name, _) => self.named(name).map(Some),
         }
@@ -249,6 +261,7 @@ impl Places {
             .iter()
             .find(|place| place.origin.as_str() == origin);
         found.ok_or_else(|| match OriginName::new(origin) {
+            Ok(origin) if self.missing.contains(&origin) => RpcError::Missing { origin },
             Ok(origin) => RpcError::NoOrigin { origin },
             Err(error) => RpcError::OriginName(error),
         })
@@ -303,6 +316,10 @@ impl Places {
 
     /// The one mirror that has a context, if any has.
     fn mirror_with(&self, id: &ContextId) -> Result<Option<&Arc<Place>>, RpcError> {
+        if let Some(origin) = self.missing.first() {
+            let origin = origin.clone();
+            return Err(RpcError::Missing { origin });
+        }
         let mut having = Vec::new();
         for place in self.all.iter().filter(|p| p.role == StoreRole::Mirror) {
             let size = place.view().size(id).map_err(|error| RpcError::Unsure {

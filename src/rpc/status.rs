@@ -71,6 +71,12 @@ pub enum RpcError {
         /// Why.
         error: StoreError,
     },
+    /// A mirror that should be here could not be opened.
+    #[error("the mirror of {origin} could not be opened when the server started")]
+    Missing {
+        /// Whose mirror it is.
+        origin: OriginName,
+    },
     /// There is no own store to write to.
     #[error("this server mirrors {origins} and takes no entries of its own")]
     MirrorsOnly {
@@ -124,6 +130,10 @@ pub fn status(error: &RpcError) -> Status {
         RpcError::Ambiguous { .. } | RpcError::WhichOrigin { .. } => (Code::FailedPrecondition, ""),
         // It is known of the origin that is named.
         RpcError::Unsure { error, .. } => (of_store(error).0, "; name the origin that is meant"),
+        RpcError::Missing { .. } => (
+            Code::Unavailable,
+            "; name the origin that is meant, if it is another",
+        ),
         RpcError::MirrorsOnly { .. } => (Code::FailedPrecondition, WRONG_SERVER),
         RpcError::PayloadTooLarge { .. } | RpcError::SnapshotTooLarge { .. } => {
             (Code::ResourceExhausted, "")

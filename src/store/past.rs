@@ -135,6 +135,29 @@ impl View {
         })
     }
 
+    /// True if the origin has signed this note and another text of the same head is
+    /// held: complete or seen.
+    pub fn says_otherwise(&self, note: &[u8]) -> Result<bool, StoreError> {
+        let Ok(shown) = SignedHead::open(note, &self.origin()) else {
+            return Ok(false);
+        };
+        let other =
+            |head: &SignedHead| head.order() == shown.order() && head.head() != shown.head();
+        {
+            let index = self.index();
+            let newest = index.published.head();
+            if newest.is_some_and(|newest| newest.head() == shown.head()) {
+                return Ok(false);
+            }
+            if index.seen_heads().any(|seen| other(&seen.head)) {
+                return Ok(true);
+            }
+        }
+        Ok(self
+            .head_at(shown.order())?
+            .is_some_and(|past| other(&past.head)))
+    }
+
     /// Every context as a head of the past is about it, ascending by path. The
     /// directory made of them has the head's root, or this is an error: a mirror
     /// that was ahead of its head cannot tell what it held when.

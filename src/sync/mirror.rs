@@ -219,6 +219,8 @@ pub struct Mirror<'m, M: ReadMirror + ?Sized> {
     /// The report to give once nothing is open any more.
     ending: Option<Outcome>,
     shown: Option<SignedHead>,
+    /// A head that the quota refused.
+    too_large: Option<SignedHead>,
     /// Held heads above the shown one that it is still to be compared with.
     reviews: VecDeque<Holder>,
     changed: u64,
@@ -253,6 +255,7 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
             fetch: Fetch::default(),
             ending: None,
             shown: None,
+            too_large: None,
             reviews: VecDeque::new(),
             changed: 0,
             next_request: 0,
@@ -340,10 +343,14 @@ impl<'m, M: ReadMirror + ?Sized> Mirror<'m, M> {
         (self.entries, self.received_bytes)
     }
 
-    /// The head that the source has shown, once it was verified.
+    /// The head that the source has shown, once it was verified and nothing of what
+    /// is held contradicts it; or one that is newer, and larger than is allowed.
     #[must_use]
-    pub const fn shown(&self) -> Option<&SignedHead> {
-        self.shown.as_ref()
+    pub const fn target(&self) -> Option<&SignedHead> {
+        match self.phase {
+            Phase::Fetch | Phase::Completing => self.shown.as_ref(),
+            _ => self.too_large.as_ref(),
+        }
     }
 
     /// Turns an error into the last output. Whatever was still to be stored

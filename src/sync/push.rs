@@ -18,7 +18,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::message::{NodeAnswer, Reply};
+use super::message::{NodeAnswer, Reply, node_answer_bytes};
 use super::source::{Entries, SourceError, next_span};
 use crate::directory::diff::Changed;
 use crate::directory::{Diff, DiffError, LoadError, ReadDirectory, Sums};
@@ -109,6 +109,10 @@ impl Push {
             }
         }
         for answers in answers.chunks(NODES_PER_REQUEST_MAX) {
+            let bytes: usize = answers.iter().map(node_answer_bytes).sum();
+            if bytes > self.room() {
+                return Ok(None);
+            }
             let answers = answers.to_vec();
             if !self.add(Reply::Nodes { answers }.encode()?) {
                 return Ok(None);

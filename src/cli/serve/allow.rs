@@ -71,33 +71,39 @@ impl Allowed {
         };
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut missing = false;
+        // What was said of a file that cannot be followed.
+        let mut said: Option<String> = None;
         loop {
             look.tick().await;
             let found = std::fs::metadata(&path).map(|metadata| Stamp::of(&metadata));
-            match found {
-                Ok(stamp) if stamp == seen && !missing => continue,
-                Ok(stamp) => (seen, missing) = (stamp, false),
-                Err(_) if missing => continue,
-                Err(_) => missing = true,
+            if said.is_none() && found.as_ref().is_ok_and(|stamp| *stamp == seen) {
+                continue;
             }
             let file = path.display();
             match self.take_over(&path) {
-                Ok(()) => {
+                Ok(stamp) => {
+                    (seen, said) = (stamp, None);
                     tracing::info!(%file, nodes = self.list.len(), "the allow file was read again");
                 }
+                // It is tried again until it can be: a removed key must not stay
+                // because a read failed for a moment.
                 Err(error) => {
-                    let error = error.message().unwrap_or_default();
+                    let error = error.message().unwrap_or_default().to_owned();
+                    if said.as_ref() == Some(&error) {
+                        continue;
+                    }
                     tracing::warn!(%file, error, "the allow file is not followed: the list stays");
+                    said = Some(error);
                 }
             }
         }
     }
 
-    fn take_over(&self, path: &Path) -> Result<(), CliError> {
-        let (_, nodes) = read(path)?;
+    fn take_over(&self, path: &Path) -> Result<Stamp, CliError> {
+        let (stamp, nodes) = read(path)?;
         let nodes = self.given.iter().copied().chain(nodes);
-        self.list.replace(nodes).map_err(CliError::usage)
+        self.list.replace(nodes).map_err(CliError::usage)?;
+        Ok(stamp)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::cli::error::CliError;
 use crate::cli::init::parse_vkey;
-use crate::node::{NodeId, PEERS_MAX, Peer, Quota};
+use crate::node::{Held, NodeId, OriginGauge, PEERS_MAX, Peer, Quota};
 use crate::note::VerifierKey;
 
 /// Bytes of the file.
@@ -76,6 +76,12 @@ impl MirrorConfig {
         }
         let here = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, here).map_err(|error| error.context(path.display()))
+    }
+
+    /// What is known of the origin at the start.
+    pub(super) fn gauge(&self, held: &Held) -> OriginGauge {
+        let name = self.origin.name().clone();
+        OriginGauge::new(name, &self.peers, self.own_node, self.stale_after, held)
     }
 
     fn parse(text: &str, here: &Path) -> Result<Self, CliError> {

@@ -1,6 +1,7 @@
 //! The stores that `serve` has open: its own or one mirror (`--data`), and the
 //! mirrors of `--mirror`, each with what goes on around it.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use crate::cli::mirror;
 use crate::cli::output::escape;
 use crate::node::metrics::Status;
 use crate::node::{
-    self, Before, Door, Failure, FollowerTable, KeepUp, Meter, NodeKey, OriginGauge, Station,
+    self, Before, Door, Failure, FollowerTable, Held, KeepUp, Meter, NodeKey, OriginGauge, Station,
     StationView, Turn, Upstream, Waiting, node_status, stopped, supervise,
 };
+use crate::note::OriginName;
 use crate::rpc;
 use crate::store::{Store, StoreRole};
 
@@ -27,6 +29,14 @@ use crate::store::{Store, StoreRole};
 const HEAD_EVERY: Duration = Duration::from_secs(1);
 /// A head is published after this long in any case.
 const HEARTBEAT_EVERY: Duration = Duration::from_mins(1);
+
+/// Why a mirror is not opened.
+enum TryError {
+    /// Its address cannot be had: the operator has to choose another.
+    Listen(CliError),
+    /// Its store cannot be used.
+    Store(CliError),
+}
 
 /// Stores that are open, and what belongs to them.
 #[derive(Default)]
@@ -37,7 +47,11 @@ pub(super) struct Places {
     allowed: Vec<Allowed>,
     directories: Vec<PathBuf>,
     /// Origins whose store could not be opened.
-    broken: Vec<OriginGauge>,
+    broken: Vec<(OriginName, OriginGauge)>,
+    /// Why the first of them could not.
+    first_error: Option<CliError>,
+    /// All origins that are held, or should be.
+    origins: BTreeSet<OriginName>,
     /// Where what is served, the origin's name for a mirror of `--mirror`.
     addresses: Vec<(Option<String>, SocketAddr)>,
 }
@@ -57,7 +71,8 @@ impl Places {
         options.head_every = Some(HEAD_EVERY);
         options.heartbeat_every = Some(HEARTBEAT_EVERY);
         let news = before.prepare(&mut options, Some(room.listener()));
-        let store = data.open(options)?;
+        let store = data.open_when_free(&options)?;
+        self.origins.insert(store.view().origin().name().clone());
         self.rooms.push(room.with(store.clone()));
         self.directories.push(data.path().to_owned());
         self.add(Station {
@@ -72,11 +87,13 @@ impl Places {
 
     /// Opens, or makes, the store of a mirror. One that cannot be opened keeps
     /// the others from nothing.
-    pub(super) fn open_mirror(&mut self, config: MirrorConfig) -> Result<(), CliError> {
-        let data = DataDir::new(Some(config.data.clone()), GuardArguments::default())?;
-        let name = escape(config.origin.name().as_str());
-        let key = Arc::new(mirror::prepare(&data, &config.origin)?);
-        tracing::info!(origin = %name, node = %key.id(), directory = %data.shown(), "mirror");
+    pub(super) fn open_mirror(&mut self, config: &MirrorConfig) -> Result<(), CliError> {
+        let origin = config.origin.name();
+        if !self.origins.insert(origin.clone()) {
+            let origin = escape(origin.as_str());
+            let message = format_args!("{origin} is in two places: one process has one of them");
+            return Err(CliError::usage(message));
+        }
         let listen = match config.listen {
             None => None,
             Some(address) => {
@@ -84,46 +101,55 @@ impl Places {
                 Some((address, allowed))
             }
         };
-        let door = self.door(Some(name), listen.zip(Some(Arc::clone(&key))))?;
-        let before = Before::default();
+        match self.try_mirror(config, listen) {
+            Ok(()) => Ok(()),
+            Err(TryError::Listen(error)) => Err(error),
+            Err(TryError::Store(error)) => {
+                let broken = config.gauge(&Held::default());
+                let text = error.message().unwrap_or_default().to_owned();
+                let origin = escape(origin.as_str());
+                tracing::error!(
+                    %origin, error = text,
+                    "a mirror cannot be opened; the rest goes on without it until the next start"
+                );
+                broken.crashed(&text);
+                self.broken.push((config.origin.name().clone(), broken));
+                self.first_error.get_or_insert(error);
+                Ok(())
+            }
+        }
+    }
+
+    fn try_mirror(
+        &mut self,
+        config: &MirrorConfig,
+        listen: Option<(SocketAddr, Allowed)>,
+    ) -> Result<(), TryError> {
+        let data = DataDir::new(Some(config.data.clone()), GuardArguments::default());
+        let data = data.map_err(TryError::Store)?;
+        let name = escape(config.origin.name().as_str());
+        let key = mirror::prepare(&data, &config.origin).map_err(TryError::Store)?;
+        let key = Arc::new(key);
+        tracing::info!(origin = %name, node = %key.id(), directory = %data.shown(), "mirror");
         let room = rpc::Opening::new();
         let mut options = options();
-        let news = before.prepare(&mut options, Some(room.listener()));
-        let gauge = |store: Option<&Store>| {
-            let head = store.and_then(|store| store.view().head());
-            let (peers, origin) = (&config.peers, config.origin.name().clone());
-            OriginGauge::new(
-                origin,
-                peers,
-                config.own_node,
-                config.stale_after,
-                head.as_ref(),
-            )
-        };
-        let store = match data.open(options) {
-            Ok(store) => store,
-            Err(error) => {
-                let text = error.message().unwrap_or_default();
-                let origin = escape(config.origin.name().as_str());
-                tracing::error!(%origin, error = text, "a mirror cannot be opened; the rest goes on without it");
-                let broken = gauge(None);
-                broken.crashed(&text);
-                self.broken.push(broken);
-                return Ok(());
-            }
-        };
-        let gauge = gauge(Some(&store));
+        let news = Before::default().prepare(&mut options, Some(room.listener()));
+        let store = data.open_when_free(&options).map_err(TryError::Store)?;
+        let held = Held::of(store.view());
+        let held = held.map_err(|error| TryError::Store(data.named(error)))?;
+        let listen = listen.map(|listen| (listen, Arc::clone(&key)));
+        let door = self.door(Some(name), listen).map_err(TryError::Listen)?;
         let meter = Meter::new(config.quota, config.data.clone());
         let view = store.view().clone();
         let keep_up = KeepUp {
-            origin: config.origin,
-            peers: config.peers,
+            origin: config.origin.clone(),
+            peers: config.peers.clone(),
             allowed: Arc::new(move || meter.allowed(view.held_entries())),
             waiting: Waiting::default(),
             turn: Turn::default(),
         };
         self.rooms.push(room.with(store.clone()));
-        self.directories.push(config.data);
+        self.directories.push(config.data.clone());
         self.add(Station {
             store,
             door,
@@ -132,11 +158,19 @@ impl Places {
             upstream: Some(Upstream {
                 config: keep_up,
                 key,
-                gauge,
+                gauge: config.gauge(&held),
                 synced: Arc::new(|_, _| ()),
             }),
         });
         Ok(())
+    }
+
+    /// Why there is nothing at all to serve, if there is not.
+    pub(super) fn check(&mut self) -> Result<(), CliError> {
+        match self.first_error.take() {
+            Some(error) if self.stations.is_empty() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn door(
@@ -192,12 +226,15 @@ impl Places {
 
     /// Says how the node stands.
     pub(super) fn status(&self) -> Status {
-        let (views, broken) = (self.views.clone(), self.broken.clone());
+        let views = self.views.clone();
+        let broken: Vec<_> = self.broken.iter().map(|(_, gauge)| gauge.clone()).collect();
         Arc::new(move || node_status(&views, &broken))
     }
 
-    pub(super) fn split(self) -> (Vec<Station>, Vec<Allowed>, Vec<rpc::Place>) {
-        (self.stations, self.allowed, self.rooms)
+    /// The stores as the API serves them, and the origins that it should.
+    pub(super) fn split(self) -> (Vec<Station>, Vec<Allowed>, Vec<rpc::Place>, Vec<OriginName>) {
+        let missing = self.broken.into_iter().map(|(origin, _)| origin);
+        (self.stations, self.allowed, self.rooms, missing.collect())
     }
 }
 

@@ -15,8 +15,8 @@ use crate::hash::Hash;
 use crate::head::{HeadOrder, SignedHead};
 use crate::ledger::{EntryParts, OpenedNode, ReadLedger};
 use crate::node::{
-    Allowlist, Before, CatchUpError, FollowerTable, Hooks, KeepUp, News, NodeKey, OriginGauge,
-    OriginState, OriginStatus, Peer, ServeLimits, Turn, Waiting, keep_up, quic, serve,
+    Allowlist, Before, CatchUpError, FollowerTable, Held, Hooks, KeepUp, News, NodeKey,
+    OriginGauge, OriginState, OriginStatus, Peer, ServeLimits, Turn, Waiting, keep_up, quic, serve,
 };
 use crate::store::disk::MemoryDisk;
 use crate::store::{Store, StoreError, StoreOptions, StoreRole, View, create};
@@ -68,7 +68,13 @@ impl Follower {
         let (stop, stopped) = oneshot::channel();
         let origin = signer(1).verifier().clone();
         let long = Duration::from_mins(5);
-        let gauge = OriginGauge::new(origin.name().clone(), &peers, Some(0), long, None);
+        let gauge = OriginGauge::new(
+            origin.name().clone(),
+            &peers,
+            Some(0),
+            long,
+            &Held::default(),
+        );
         let config = KeepUp {
             origin,
             peers,

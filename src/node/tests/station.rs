@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 use super::{LOCALHOST, Stopped, key, signer};
 use crate::entry::{ContextId, Draft};
 use crate::node::{
-    Allowlist, Before, CatchUpError, Door, FollowerTable, KeepUp, OriginGauge, OriginState, Peer,
-    Station, StationView, Synced, Turn, Upstream, Waiting, ask_head, node_status, quic,
+    Allowlist, Before, CatchUpError, Door, FollowerTable, Held, KeepUp, OriginGauge, OriginState,
+    Peer, Station, StationView, Synced, Turn, Upstream, Waiting, ask_head, node_status, quic,
 };
 use crate::note::SignerKey;
 use crate::store::disk::MemoryDisk;
@@ -60,7 +60,13 @@ fn mirror(n: u8, source: &Station, allowed: &[u8], synced: Synced) -> Station {
     let address = source.door.as_ref().unwrap().address();
     let peers: Vec<Peer> = vec![format!("{}@{address}", key(1).id()).parse().unwrap()];
     let name = origin.name().clone();
-    let gauge = OriginGauge::new(name, &peers, Some(0), Duration::from_mins(5), None);
+    let gauge = OriginGauge::new(
+        name,
+        &peers,
+        Some(0),
+        Duration::from_mins(5),
+        &Held::default(),
+    );
     Station {
         store,
         door: Some(door(n, allowed)),

@@ -82,16 +82,10 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
         if self.rotates(&head) {
             self.follow(head.clone())?;
         }
-        within(
-            "contexts of the origin",
-            head.head().contexts,
-            self.limits.contexts_max,
-        )?;
-        within(
-            "entries of the origin",
-            head.head().entries,
-            self.limits.entries_max,
-        )?;
+        if let Err(error) = self.within_quota(&head) {
+            self.too_large = Some(head);
+            return Err(error);
+        }
         self.shown = Some(head.clone());
         self.show_rotation_above(&head)?;
         let above = |(at, relation): (usize, &Relation)| {
@@ -124,6 +118,13 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
                 Ok(())
             }
         }
+    }
+
+    /// Compares what is signed with what is allowed, before anything is fetched.
+    fn within_quota(&self, head: &SignedHead) -> Result<(), SyncError> {
+        let (head, limits) = (head.head(), &self.limits);
+        within("contexts of the origin", head.contexts, limits.contexts_max)?;
+        within("entries of the origin", head.entries, limits.entries_max)
     }
 
     /// A head that was seen before: everything below it was proven when it was

@@ -13,7 +13,8 @@
 //!   keep the payloads out;
 //! * one request per context at a time; new contexts and those under way take
 //!   turns, so a context's first answer comes after at most two answers for
-//!   each context that was before it, however long any of them is;
+//!   each context that was before it, however long any of them is, as long as no
+//!   more than [`ACTIVE_MAX`] are under way;
 //! * spans of a context are stored in order; a span goes to the store when
 //!   every payload it needs is stored or went there before it.
 
@@ -59,6 +60,10 @@ const SYNC_BYTES_MAX: u64 = 64 << 20;
 /// Of that, for code, stacks, packets, and what the allocator does not give back.
 const OTHER_BYTES: usize = 16 << 20;
 
+/// What a verified run takes beside its bytes, at most: the state after it, its
+/// place, and notes for the writer.
+const RUN_NOTES_BYTES: usize = 512;
+
 const _: () = {
     // Several long contexts at a time, and whatever is short beside them.
     assert!(
@@ -98,6 +103,7 @@ impl Active {
                 .saturating_mul(ENTRY_ANSWER_BYTES_MAX)
                 .min(ANSWER_BYTES_MAX),
             spans: missing.min(ENTRIES_ANSWER_SPANS),
+            notes: 0,
         }
     }
 }
@@ -107,17 +113,22 @@ impl Active {
 pub(super) struct Budget {
     pub(super) bytes: usize,
     pub(super) spans: usize,
+    /// What the runs take beside their bytes. Nobody knows it before they come, so
+    /// it is not set aside: nothing more is asked for while it is too much.
+    pub(super) notes: usize,
 }
 
 impl Budget {
     fn add(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.spans += other.spans;
+        self.notes += other.notes;
     }
 
     fn release(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_sub(other.bytes);
         self.spans = self.spans.saturating_sub(other.spans);
+        self.notes = self.notes.saturating_sub(other.notes);
     }
 
     fn answer_is_full(self) -> bool {
@@ -179,7 +190,7 @@ impl Fetch {
     fn has_room(&self, answer: Budget) -> bool {
         let mut after = self.spans;
         after.add(answer);
-        after.bytes <= SPANS_BYTES_MAX && after.spans <= SPANS_MAX
+        after.bytes + after.notes <= SPANS_BYTES_MAX && after.spans <= SPANS_MAX
     }
 
     /// The next context that is under way and does not hold too much.
@@ -338,13 +349,16 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             Ok(span) => span,
             Err(error) => return self.blame_span(active, bytes, error),
         };
-        let room = Budget {
+        let mut room = Budget {
             bytes: frame_bytes,
             spans: 1,
+            notes: 0,
         };
         active.own = span.after().clone();
         active.extends = true;
         active.received.add(room);
+        room.notes = span.runs().len().saturating_mul(RUN_NOTES_BYTES);
+        self.fetch.spans.notes += room.notes;
         self.entries += span.end() - span.start();
         let id = span.id().clone();
         self.fetch.hold(self.ledger, span, room)?;

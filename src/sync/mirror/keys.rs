@@ -95,8 +95,14 @@ impl<M: ReadMirror + ?Sized> Mirror<'_, M> {
             last = Some(order);
             // Signed by both keys it names; whether these count is judged next.
             let head = SignedHead::open(note, &rotation.old).map_err(PeerFault::Head)?;
-            // It counts only with a takeover, which may have given up others.
+            // It counts only with a takeover, which may have given up others. Of a key
+            // that is none of the origin's it is anybody's.
             if let Some(needed) = head.requires_takeover() {
+                let mut keys = self.keys.rotations.iter().map(SignedHead::next_key);
+                if rotation.old != self.keys.pinned && keys.all(|key| *key != rotation.old) {
+                    let what = "it rotates a key that is not the origin's";
+                    return Err(PeerFault::Rotation { order, what }.into());
+                }
                 let term = needed.term;
                 return Err(LocalFault::TakeoverNotFollowed { term }.into());
             }
