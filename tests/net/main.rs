@@ -9,7 +9,12 @@
 // Helpers of tests fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod kills;
 mod loss;
 mod node;
 mod path;
 mod relay;
+// What runs the binary is shared with its own tests.
+#[path = "../cli/support.rs"]
+#[allow(dead_code)] // made for those
+mod support;

@@ -33,7 +33,8 @@ const KEEP_ALIVE: Duration = Duration::from_millis(300);
 /// What entries of these tests have at most without being outside their run.
 const INLINE_BYTES: usize = 3000;
 const OUTSIDE_BYTES: usize = 100_000;
-const CONTEXTS: usize = 12;
+/// Contexts of a store, each of which can be asked for at the same time.
+pub(crate) const CONTEXTS: usize = 12;
 
 /// The source's node key is 1, mirrors' are 2 and up.
 pub(crate) fn key(n: u8) -> NodeKey {
@@ -65,6 +66,15 @@ pub(crate) fn mirror() -> (Store, News) {
 /// Entries of about so many bytes in all, most of them small, some with
 /// payloads outside their runs, and a head over them.
 pub(crate) fn fill(store: &Store, bytes: usize, seed: u64) {
+    fill_with(store, bytes, seed, OUTSIDE_BYTES);
+}
+
+/// The same, with nothing outside the runs.
+pub(crate) fn fill_inline(store: &Store, bytes: usize, seed: u64) {
+    fill_with(store, bytes, seed, INLINE_BYTES);
+}
+
+fn fill_with(store: &Store, bytes: usize, seed: u64, largest_bytes: usize) {
     let mut dice = Dice::new(seed);
     let mut left = bytes;
     while left > 0 {
@@ -72,7 +82,7 @@ pub(crate) fn fill(store: &Store, bytes: usize, seed: u64) {
         for _ in 0..200 {
             let context = format!("context {}", dice.below(CONTEXTS));
             let len = match dice.below(100) {
-                0 => OUTSIDE_BYTES,
+                0 => largest_bytes,
                 _ => dice.below(INLINE_BYTES),
             };
             // Random, so that no two payloads are one.
@@ -179,9 +189,13 @@ impl Server {
 /// One sync of node 2 with the source at `address`.
 pub(crate) async fn pull(store: &Store, address: SocketAddr) -> Result<Report, CatchUpError> {
     let config = CatchUp::new(address, key(1).id(), signer().verifier().clone());
+    pull_as(store, &config).await
+}
+
+pub(crate) async fn pull_as(store: &Store, config: &CatchUp) -> Result<Report, CatchUpError> {
     let (endpoint, me) = (client(LOCALHOST).unwrap(), key(2));
     let store = Arc::new(store.clone());
-    let pulled = catch_up(&endpoint, &me, store, &config, |_| ());
+    let pulled = catch_up(&endpoint, &me, store, config, |_| ());
     timeout(DEADLINE, pulled).await.expect("a sync in time")
 }
 

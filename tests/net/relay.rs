@@ -83,6 +83,8 @@ pub(crate) struct Count {
     pub(crate) datagrams: u64,
     pub(crate) bytes: u64,
     pub(crate) dropped: u64,
+    /// Bytes of what went on, each datagram once.
+    pub(crate) passed_bytes: u64,
     /// The largest that went on.
     pub(crate) longest: usize,
 }
@@ -163,6 +165,7 @@ impl Shared {
         if going.is_empty() {
             count.dropped += 1;
         } else {
+            count.passed_bytes += datagram.len() as u64;
             count.longest = count.longest.max(datagram.len());
         }
         drop(state);
