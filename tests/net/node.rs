@@ -12,7 +12,7 @@ use converge_ledger::node::{
     Allowlist, Before, CatchUp, CatchUpError, Hooks, KeepUp, News, NodeKey, OriginGauge,
     OriginStatus, Peer, ServeLimits, Waiting, catch_up, client, keep_up, listen, serve, tls,
 };
-use converge_ledger::note::{OriginName, SignerKey};
+use converge_ledger::note::{OriginName, SignerKey, VerifierKey};
 use converge_ledger::store::disk::MemoryDisk;
 use converge_ledger::store::{Store, StoreOptions, StoreRole, create};
 use converge_ledger::sync::{MirrorLimits, Report};
@@ -45,9 +45,9 @@ pub(crate) fn signer() -> SignerKey {
     SignerKey::from_seed(OriginName::new("net.test").unwrap(), &[7; 32])
 }
 
-fn open(role: StoreRole) -> (Store, News) {
+fn open(role: StoreRole, origin: &VerifierKey) -> (Store, News) {
     let disk = Arc::new(MemoryDisk::new());
-    create(&*disk, role, signer().verifier()).unwrap();
+    create(&*disk, role, origin).unwrap();
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     let news = Before::default().prepare(&mut options, None);
     let own = (role == StoreRole::Own).then(signer);
@@ -56,11 +56,15 @@ fn open(role: StoreRole) -> (Store, News) {
 
 /// An own store that publishes heads while somebody follows.
 pub(crate) fn source() -> (Store, News) {
-    open(StoreRole::Own)
+    open(StoreRole::Own, signer().verifier())
 }
 
 pub(crate) fn mirror() -> (Store, News) {
-    open(StoreRole::Mirror)
+    mirror_of(signer().verifier())
+}
+
+pub(crate) fn mirror_of(origin: &VerifierKey) -> (Store, News) {
+    open(StoreRole::Mirror, origin)
 }
 
 /// Entries of about so many bytes in all, most of them small, some with

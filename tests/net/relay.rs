@@ -25,6 +25,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_536;
 const LINES_MAX: usize = 2048;
 /// Datagrams that are late at a time; more are lost.
 const LATE_MAX: usize = 10_000;
+/// What a slow link has waiting.
+const QUEUE_BYTES: f64 = 262_144.0;
 /// A burst of a whole window fits, where the kernel grants it.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Nothing that a test waits for takes nearly as long.
@@ -45,6 +47,9 @@ pub(crate) struct Faults {
     pub(crate) late_by: Duration,
     /// Larger ones vanish without a word.
     pub(crate) datagram_bytes_max: usize,
+    /// Bytes a second from the source, all mirrors together; what does not fit
+    /// into a queue of 256 KiB is lost, as with a router.
+    pub(crate) down_rate: Option<u32>,
     /// Nothing goes from mirrors to the source.
     pub(crate) cut_up: bool,
     /// Nothing goes from the source to mirrors.
@@ -59,6 +64,7 @@ impl Faults {
         late: 0.0,
         late_by: Duration::ZERO,
         datagram_bytes_max: usize::MAX,
+        down_rate: None,
         cut_up: false,
         cut_down: false,
     };
@@ -101,18 +107,50 @@ struct State {
     dice: Dice,
     counts: Counts,
     late: usize,
+    /// When the slow link has sent all that it has.
+    link_free: Instant,
 }
+
+impl State {
+    /// When a slow link will have sent a datagram; an error if its queue is full.
+    fn slow(&mut self, direction: Direction, bytes: usize) -> Result<Option<Instant>, Full> {
+        let (Direction::Down, Some(rate)) = (direction, self.faults.down_rate) else {
+            return Ok(None);
+        };
+        let (now, rate) = (Instant::now(), f64::from(rate));
+        let begins = self.link_free.max(now);
+        if begins.duration_since(now).as_secs_f64() * rate > QUEUE_BYTES {
+            return Err(Full);
+        }
+        let takes = f64::from(u32::try_from(bytes).unwrap()) / rate;
+        self.link_free = begins + Duration::from_secs_f64(takes);
+        Ok(Some(self.link_free))
+    }
+}
+
+struct Full;
 
 struct Shared {
     state: Mutex<State>,
     /// Something was counted.
     counted: Condvar,
+    turns: mpsc::UnboundedSender<Turn>,
 }
 
 /// One copy of a datagram that goes on.
 struct Copy {
     bytes: Vec<u8>,
     late: Option<Duration>,
+    /// In its turn, on a slow link.
+    at: Option<Instant>,
+}
+
+/// A datagram that waits for its turn on a slow link.
+struct Turn {
+    at: Instant,
+    socket: Arc<UdpSocket>,
+    to: SocketAddr,
+    bytes: Vec<u8>,
 }
 
 impl Shared {
@@ -123,6 +161,7 @@ impl Shared {
     /// What becomes of a datagram: the copies that go on.
     fn meets(&self, direction: Direction, datagram: &[u8]) -> (Vec<Copy>, SocketAddr) {
         let mut state = self.state();
+        let slow = state.slow(direction, datagram.len());
         let State {
             faults, dice, late, ..
         } = &mut *state;
@@ -131,6 +170,7 @@ impl Shared {
             Direction::Down => faults.cut_down,
         };
         let lost = dice.falls(faults.loss) || cut || datagram.len() > faults.datagram_bytes_max;
+        let (lost, at) = (lost || slow.is_err(), slow.unwrap_or(None));
         let copies = match (lost, dice.falls(faults.duplicate)) {
             (true, _) => 0,
             (false, false) => 1,
@@ -153,7 +193,11 @@ impl Shared {
                 }
                 *late += 1;
             }
-            going.push(Copy { bytes, late: wait });
+            going.push(Copy {
+                bytes,
+                late: wait,
+                at,
+            });
         }
         let target = state.target;
         let count = match direction {
@@ -175,7 +219,18 @@ impl Shared {
 
     /// Sends what goes on, some of it later.
     async fn send(self: &Arc<Self>, socket: &Arc<UdpSocket>, to: SocketAddr, copies: Vec<Copy>) {
-        for Copy { bytes, late } in copies {
+        for Copy { bytes, late, at } in copies {
+            if let Some(at) = at {
+                let (socket, turns) = (Arc::clone(socket), self.turns.clone());
+                let turn = Turn {
+                    at,
+                    socket,
+                    to,
+                    bytes,
+                };
+                let _ = turns.send(turn);
+                continue;
+            }
             let Some(late) = late else {
                 // What the kernel refuses is lost like anything else.
                 let _ = socket.send_to(&bytes, to).await;
@@ -250,13 +305,16 @@ impl Drop for Relay {
 
 impl Relay {
     pub(crate) fn new(target: SocketAddr, faults: Faults, seed: u64) -> Self {
+        let (turns, mut waiting) = mpsc::unbounded_channel::<Turn>();
         let shared = Arc::new(Shared {
+            turns,
             state: Mutex::new(State {
                 target,
                 faults,
                 dice: Dice::new(seed),
                 counts: Counts::default(),
                 late: 0,
+                link_free: Instant::now(),
             }),
             counted: Condvar::new(),
         });
@@ -267,6 +325,12 @@ impl Relay {
         let thread = std::thread::spawn(move || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_all().build().unwrap();
+            runtime.spawn(async move {
+                while let Some(turn) = waiting.recv().await {
+                    tokio::time::sleep_until(turn.at.into()).await;
+                    let _ = turn.socket.send_to(&turn.bytes, turn.to).await;
+                }
+            });
             runtime.block_on(run(front, running, told));
         });
         Self {
