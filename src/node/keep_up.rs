@@ -125,6 +125,10 @@ async fn syncs<S: StoreMirror + 'static>(
             let Some(peer) = config.peers.get(at) else {
                 continue;
             };
+            // What it told before it was dropped: why, is known already.
+            if news.connection.close_reason().is_some() {
+                continue;
+            }
             let Some(report) = one_sync(store, config, gauge, (at, peer), news).await? else {
                 continue;
             };

@@ -9,6 +9,9 @@
 // Helpers of tests fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod appends;
+mod chain;
+mod churn;
 mod kills;
 mod loss;
 mod node;
