@@ -258,11 +258,7 @@ impl OriginGauge {
         };
         peer.connected = false;
         peer.failures = peer.failures.saturating_add(1);
-        // What this side closed, it closed for a reason that was noted before.
-        if !matches!(
-            error,
-            CatchUpError::Connection(quinn::ConnectionError::LocallyClosed)
-        ) {
+        if says_why(error) {
             peer.last_error = Some(text.clone());
             facts.last_error = Some(text);
         }
@@ -311,14 +307,19 @@ impl OriginGauge {
         if let Some(trouble) = OriginState::of(error) {
             facts.trouble = Some(trouble);
         }
+        let says_why = says_why(error);
         if let Some(peer) = facts.peers.get_mut(at)
             && error.may_pass()
         {
-            peer.last_error = Some(text.clone());
+            if says_why {
+                peer.last_error = Some(text.clone());
+            }
             peer.disputed = matches!(error, CatchUpError::Sync(SyncError::Peer(fault))
                 if matches!(**fault, PeerFault::Disputed { .. }));
         }
-        facts.last_error = Some(text);
+        if says_why {
+            facts.last_error = Some(text);
+        }
     }
 
     /// What keeps the origin from being followed at all, whoever serves it.
@@ -407,6 +408,15 @@ impl Facts {
             OriginState::Behind
         }
     }
+}
+
+/// False if this side closed the connection: it did so for a reason, which is
+/// noted by whoever found it.
+const fn says_why(error: &CatchUpError) -> bool {
+    !matches!(
+        error,
+        CatchUpError::Connection(quinn::ConnectionError::LocallyClosed)
+    )
 }
 
 /// An error in so many characters.

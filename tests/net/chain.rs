@@ -224,7 +224,9 @@ impl Chain {
 
 async fn is_dropped(chain: &Chain, me: u8, lie: Lie, says: &str, honest_for: u64) {
     let (mut last, lying, relay) = chain.last(me, lie, honest_for);
-    let failed = |status: &OriginStatus| status.failed_syncs > 0;
+    let failed = |status: &OriginStatus| {
+        status.failed_syncs > 0 && status.peers[0].last_error.is_some()
+    };
     last.until("it fails", failed).await;
     let status = last.status();
     let reason = status.peers[0].last_error.clone().unwrap_or_default();
