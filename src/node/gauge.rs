@@ -284,11 +284,7 @@ impl OriginGauge {
         peer.connected = false;
         peer.behind = false;
         peer.failures = peer.failures.saturating_add(1);
-        // What this side closed, it closed for a reason that was noted before.
-        if !matches!(
-            error,
-            CatchUpError::Connection(quinn::ConnectionError::LocallyClosed)
-        ) {
+        if says_why(error) {
             peer.last_error = Some(text.clone());
             // What keeps the origin from being followed is not hidden by this, and
             // as long as another peer is there it is no error of the origin.
@@ -345,14 +341,19 @@ impl OriginGauge {
         if let Some(trouble) = OriginState::of(error) {
             facts.trouble = Some(trouble);
         }
+        let says_why = says_why(error);
         if let Some(peer) = facts.peers.get_mut(at)
             && error.may_pass()
         {
-            peer.last_error = Some(text.clone());
+            if says_why {
+                peer.last_error = Some(text.clone());
+            }
             peer.disputed = matches!(error, CatchUpError::Sync(SyncError::Peer(fault))
                 if matches!(**fault, PeerFault::Disputed { .. }));
         }
-        facts.last_error = Some(text);
+        if says_why {
+            facts.last_error = Some(text);
+        }
     }
 
     /// What keeps the origin from being followed at all, whoever serves it.
@@ -445,6 +446,15 @@ impl Facts {
             OriginState::Behind
         }
     }
+}
+
+/// False if this side closed the connection: it did so for a reason, which is
+/// noted by whoever found it.
+const fn says_why(error: &CatchUpError) -> bool {
+    !matches!(
+        error,
+        CatchUpError::Connection(quinn::ConnectionError::LocallyClosed)
+    )
 }
 
 /// An error in so many characters.

@@ -140,8 +140,12 @@ async fn syncs<S: StoreMirror + 'static>(
             let Some(peer) = config.peers.get(at) else {
                 continue;
             };
-            let Some(report) = one_sync(store, config, gauge, board, (at, peer), news).await?
-            else {
+            // What it told before it was dropped: why, is known already.
+            if news.connection.close_reason().is_some() {
+                continue;
+            }
+            let synced = one_sync(store, config, gauge, board, (at, peer), news);
+            let Some(report) = synced.await? else {
                 continue;
             };
             let complete = complete_head(&**store)?;

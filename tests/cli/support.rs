@@ -235,6 +235,11 @@ impl Server {
         }
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Where something else listens.
     pub(crate) fn other(&self, what: &str) -> &str {
         let found = self.others.iter().find(|(name, _)| name == what);
