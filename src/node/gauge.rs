@@ -461,3 +461,6 @@ const fn says_why(error: &CatchUpError) -> bool {
 fn bounded(error: &impl std::fmt::Display) -> String {
     error.to_string().chars().take(ERROR_CHARS_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests;

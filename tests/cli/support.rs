@@ -236,6 +236,7 @@ impl Server {
     }
 
     /// Its process.
+    #[allow(dead_code, reason = "this file is part of two targets")]
     pub(crate) fn id(&self) -> u32 {
         self.child.0.id()
     }

@@ -437,3 +437,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_does_not_fit_because_of_long_names_is_told_without_a_push() {
+    let mut ledger = FakeLedger::new(1);
+    let name = |n: usize| format!("{n:0>1024}");
+    for n in 0..3000 {
+        ledger.append(&name(n), &[small(n)]);
+    }
+    ledger.publish();
+    let mut answer = follow(note(&ledger));
+    assert!(frames(&mut answer, &ledger).is_empty());
+    // Nodes of hundreds of kilobytes each side of a frame's limit.
+    for (changed, pushed) in [(1, true), (20, true), (200, false), (900, false)] {
+        for n in 0..changed {
+            ledger.append(&name(n), &[small(n)]);
+        }
+        ledger.publish();
+        let frames = frames(&mut answer, &ledger);
+        assert_eq!(frames.len() > 1, pushed, "{changed}");
+        told(&frames).unwrap();
+    }
+}

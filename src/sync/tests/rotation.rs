@@ -3,7 +3,7 @@
 use super::evidence::{forked, mirror_of};
 use super::texts;
 use crate::evidence::Kind;
-use crate::head::SignedHead;
+use crate::head::{Head, Rotation, SignedHead, sign_rotation};
 use crate::ledger::ReadMirror;
 use crate::sync::message::Reply;
 use crate::sync::testing::{FakeLedger, FakeMirror, Pair, sampled, signer};
@@ -256,4 +256,35 @@ fn takeovers_are_still_not_followed() {
     ));
     // Of somebody else it says nothing of the origin.
     assert!(matches!(peer(shown_by(9)), PeerFault::Head(_)));
+}
+
+#[test]
+fn a_rotation_of_somebody_elses_keys_is_the_peers_fault_whatever_its_term() {
+    let stages = rotated();
+    for from in 0..=2 {
+        let store = FakeMirror::default();
+        if from > 0 {
+            Pair::new(&stages[from - 1], &store).sync().report();
+        }
+        let newest = stages[4].head.clone().unwrap();
+        let (old, new) = (signer(8), signer(9));
+        let head = Head {
+            term: 2,
+            rotation: Some(Rotation {
+                old: old.verifier().clone(),
+                new: new.verifier().clone(),
+            }),
+            ..newest.head().clone()
+        };
+        let theirs = sign_rotation(&head, &old, &new).unwrap();
+        let end = Pair::new(&stages[4], &store).tampered(&mut |_, _, frame| {
+            let Ok(Reply::Head { mut notes }) = Reply::decode(&frame) else {
+                return vec![frame];
+            };
+            notes.insert(0, theirs.clone());
+            vec![Reply::Head { notes }.encode().unwrap()]
+        });
+        let fault = peer(end.error());
+        assert!(matches!(fault, PeerFault::Rotation { .. }), "{fault}");
+    }
 }
