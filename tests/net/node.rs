@@ -9,8 +9,8 @@ use converge_ledger::entry::{ContextId, Draft};
 use converge_ledger::ledger::ReadLedger;
 use converge_ledger::node::clock::SystemClock;
 use converge_ledger::node::{
-    Allowlist, Before, CatchUp, CatchUpError, Hooks, KeepUp, News, NodeKey, OriginGauge,
-    OriginStatus, Peer, ServeLimits, Waiting, catch_up, client, keep_up, listen, serve, tls,
+    Allowlist, Before, CatchUp, CatchUpError, Held, Hooks, KeepUp, News, NodeKey, OriginGauge,
+    OriginStatus, Peer, ServeLimits, Turn, Waiting, catch_up, client, keep_up, listen, serve, tls,
 };
 use converge_ledger::note::{OriginName, SignerKey, VerifierKey};
 use converge_ledger::store::disk::MemoryDisk;
@@ -224,7 +224,13 @@ impl Follower {
         let (tell, reports) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let origin = signer().verifier().clone();
-        let gauge = OriginGauge::new(origin.name().clone(), &peers, None, DEADLINE, None);
+        let gauge = OriginGauge::new(
+            origin.name().clone(),
+            &peers,
+            None,
+            DEADLINE,
+            &Held::default(),
+        );
         let config = KeepUp {
             origin,
             peers,
@@ -234,6 +240,7 @@ impl Follower {
                 frame_deadline,
                 ..Waiting::default()
             },
+            turn: Turn::default(),
         };
         let (mirror, shown) = (Arc::new(store.clone()), gauge.clone());
         let task = tokio::spawn(async move {
