@@ -236,6 +236,7 @@ impl Server {
     }
 
     /// Its process.
+    #[allow(dead_code)] // the tests over bad networks look at it
     pub(crate) fn id(&self) -> u32 {
         self.child.0.id()
     }

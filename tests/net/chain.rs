@@ -137,7 +137,10 @@ impl ReadLedger for Liar {
     ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
         if self.lies(Lie::OtherContext) {
             let other = ContextId::new("context 0").unwrap();
-            let size = self.view.signed_size(&other)?.map_or(size, |other| other.min(size));
+            let size = self
+                .view
+                .signed_size(&other)?
+                .map_or(size, |other| other.min(size));
             return self.view.runs(&other, after, size, bytes_max);
         }
         let mut runs = self.view.runs(id, after, size, bytes_max)?;
@@ -148,7 +151,10 @@ impl ReadLedger for Liar {
                 flip(run);
             }
             if self.lies(Lie::LeftOutRun) {
-                *runs = self.view.runs(id, after + 1, size, bytes_max)?.unwrap_or_default();
+                *runs = self
+                    .view
+                    .runs(id, after + 1, size, bytes_max)?
+                    .unwrap_or_default();
             }
             if self.lies(Lie::FewerRuns) {
                 runs.clear();
@@ -224,13 +230,15 @@ impl Chain {
 
 async fn is_dropped(chain: &Chain, me: u8, lie: Lie, says: &str, honest_for: u64) {
     let (mut last, lying, relay) = chain.last(me, lie, honest_for);
-    let failed = |status: &OriginStatus| {
-        status.failed_syncs > 0 && status.peers[0].last_error.is_some()
-    };
+    let failed =
+        |status: &OriginStatus| status.failed_syncs > 0 && status.peers[0].last_error.is_some();
     last.until("it fails", failed).await;
     let status = last.status();
     let reason = status.peers[0].last_error.clone().unwrap_or_default();
-    assert!(reason.contains(says), "{lie:?} after {honest_for}: {reason}");
+    assert!(
+        reason.contains(says),
+        "{lie:?} after {honest_for}: {reason}"
+    );
     assert!(last.store.view().head().is_none(), "nothing is complete");
     relay.set(Faults::NONE);
     last.equals(&chain.source.0).await;
@@ -265,7 +273,12 @@ async fn a_liar_in_the_middle_shows_an_old_head() {
     let chain = Chain::new(43).await;
     let (mut last, lying, relay) = chain.last(2, Lie::OldHead, 0);
     let old = chain.old.order();
-    while last.store.view().head().is_none_or(|head| head.order() < old) {
+    while last
+        .store
+        .view()
+        .head()
+        .is_none_or(|head| head.order() < old)
+    {
         last.reports.recv().await.unwrap();
     }
     assert_eq!(last.store.view().head().unwrap().order(), old);
@@ -275,7 +288,10 @@ async fn a_liar_in_the_middle_shows_an_old_head() {
     fill(&chain.source.0, 1000, 45);
     last.equals(&chain.source.0).await;
     let status = last.status();
-    assert!(status.peers[1].connected && !status.peers[1].behind, "{status:?}");
+    assert!(
+        status.peers[1].connected && !status.peers[1].behind,
+        "{status:?}"
+    );
     last.stop().await;
     lying.stop().await;
     chain.stop().await;

@@ -53,7 +53,7 @@ fn source(place: &Place, bytes: usize, seed: u64) -> (String, String) {
     while lines.len() < bytes {
         let context = dice.below(CONTEXTS);
         let mut payload = String::new();
-        for _ in 0..1 + dice.below(120) {
+        for _ in 0..=dice.below(120) {
             write!(payload, "{:016x}", dice.next()).unwrap();
         }
         let line = format!(r#"{{"context":"context {context}","key":"k","payload":"{payload}"}}"#);
@@ -148,7 +148,11 @@ fn a_source_is_killed(bytes: usize, kills: u64, seed: u64) {
     let mut server = place.serve("s", &[&allow]);
     let relay = Relay::new(target(&server), SLOW, seed);
     let vkey: VerifierKey = VerifierKey::parse(&origin).unwrap();
-    let mut config = CatchUp::new(relay.address, NodeId::from_hex(&peer).unwrap(), vkey.clone());
+    let mut config = CatchUp::new(
+        relay.address,
+        NodeId::from_hex(&peer).unwrap(),
+        vkey.clone(),
+    );
     config.frame_deadline = FRAME_DEADLINE;
     config.connect_deadline = FRAME_DEADLINE;
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -185,8 +189,14 @@ fn a_source_is_killed(bytes: usize, kills: u64, seed: u64) {
     let last = runtime.block_on(pull_as(&copy, &config)).unwrap();
     assert!(matches!(last.outcome, Outcome::CaughtUp | Outcome::Current));
     assert_cheap("source", relay.counts().down.bytes - whole, whole, killed);
-    let (held, undisturbed) = (copy.view().head().unwrap(), undisturbed.view().head().unwrap());
-    assert_eq!(held.head().directory_root, undisturbed.head().directory_root);
+    let (held, undisturbed) = (
+        copy.view().head().unwrap(),
+        undisturbed.view().head().unwrap(),
+    );
+    assert_eq!(
+        held.head().directory_root,
+        undisturbed.head().directory_root
+    );
     assert_eq!(server.stop("TERM"), 0);
     place.run("s", &["audit"]).expect(0);
 }

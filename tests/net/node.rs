@@ -259,7 +259,12 @@ impl Follower {
     pub(crate) async fn equals(&mut self, source: &Store) {
         let shown = source.view().head().unwrap();
         let waiting = async {
-            while self.store.view().head().is_none_or(|head| head.order() < shown.order()) {
+            while self
+                .store
+                .view()
+                .head()
+                .is_none_or(|head| head.order() < shown.order())
+            {
                 self.reports.recv().await.expect("it goes on");
             }
         };
