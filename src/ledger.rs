@@ -208,5 +208,6 @@ pub trait StoreMirror: Send + Sync {
     /// Queues an item behind all earlier ones and returns; `done` is called
     /// once, from any thread, when the item is durable or has failed. May
     /// block while the queue is full. After a failure later items fail too.
+    /// [`Ingest::Payloads`] of none is durable when everything before it is.
     fn ingest(&self, item: Ingest, done: WhenStored<<Self::View as ReadMirror>::Failure>);
 }

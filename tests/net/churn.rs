@@ -8,7 +8,7 @@ use converge_ledger::note::VerifierKey;
 use converge_ledger::sync::Outcome;
 
 use crate::node::{key, mirror_of, pull_as};
-use crate::relay::{Faults, LOCALHOST, Relay};
+use crate::relay::{Counts, Faults, LOCALHOST, Relay};
 use crate::support::{Place, SAMPLE, Server};
 
 /// Connections before anything is measured: caches and pools are full then.
@@ -61,21 +61,24 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
             before = takes(server.id());
         }
         let me = key(if n % 4 == 3 { 3 } else { 2 });
-        match n % 4 {
-            0 => {
-                let synced = pull_as(&copy, &config).await.unwrap();
-                assert_eq!(synced.entries, 0);
-            }
-            _ => {
-                let endpoint = client(LOCALHOST).unwrap();
-                let to = quic::client_config(&me, config.peer).unwrap();
-                let connecting = endpoint.connect_with(to, config.address, NAME).unwrap();
-                if n % 4 == 1 {
-                    drop(connecting);
-                } else if let Ok(connection) = connecting.await {
-                    connection.close(0u8.into(), b"");
-                }
-            }
+        if n % 4 == 0 {
+            let synced = pull_as(&copy, &config).await.unwrap();
+            assert_eq!(synced.entries, 0);
+            continue;
+        }
+        let endpoint = client(LOCALHOST).unwrap();
+        let to = quic::client_config(&me, config.peer).unwrap();
+        let connecting = endpoint.connect_with(to, config.address, NAME).unwrap();
+        if n % 4 == 1 {
+            // Its first packet has gone out.
+            let sent = relay.counts().up.datagrams;
+            let reached = |counts: &Counts| counts.up.datagrams > sent;
+            assert!(tokio::task::block_in_place(
+                || relay.wait_for(reached, || false)
+            ));
+            drop(connecting);
+        } else if let Ok(connection) = connecting.await {
+            connection.close(0u8.into(), b"");
         }
     }
     // Connections whose mirror has just left may be open for a moment.

@@ -53,7 +53,7 @@ fn source(place: &Place, bytes: usize, seed: u64) -> (String, String) {
     while lines.len() < bytes {
         let context = dice.below(CONTEXTS);
         let mut payload = String::new();
-        for _ in 0..1 + dice.below(120) {
+        for _ in 0..=dice.below(120) {
             write!(payload, "{:016x}", dice.next()).unwrap();
         }
         let line = format!(r#"{{"context":"context {context}","key":"k","payload":"{payload}"}}"#);

@@ -54,7 +54,7 @@ async fn a_network_without_faults() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_percent_are_lost() {
-    lost(&syncs(16 * MIB, lossy(5), 2).await, 5);
+    lost(&syncs(8 * MIB, lossy(5), 2).await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,8 +91,13 @@ async fn some_are_late_and_some_come_twice() {
         late_by: Duration::from_millis(5),
         ..Faults::NONE
     };
-    let counts = syncs(8 * MIB, faults, 6).await;
-    assert_eq!(counts.down.dropped, 0);
+    let down = syncs(8 * MIB, faults, 6).await.down;
+    assert_eq!(down.dropped, 0);
+    let (twice, late) = (down.copies - down.datagrams, down.late);
+    assert!(
+        twice > down.datagrams / 10 && late > down.datagrams / 10,
+        "{down:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,5 +106,6 @@ async fn some_have_a_bit_flipped() {
         corrupt: 0.05,
         ..Faults::NONE
     };
-    syncs(8 * MIB, faults, 7).await;
+    let down = syncs(8 * MIB, faults, 7).await.down;
+    assert!(down.corrupt > down.datagrams / 40, "{down:?}");
 }

@@ -8,6 +8,8 @@
 
 // Helpers of tests fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// What every network came to, for whoever runs them with --nocapture.
+#![allow(clippy::print_stderr)]
 
 mod appends;
 mod chain;

@@ -172,9 +172,10 @@ async fn a_mirror_that_moves_in_the_middle_of_a_sync() {
         assert!(!sync.is_finished());
         relay.move_mirrors();
     }
-    // One connection, from the first byte to the last.
+    // One connection, from the first byte to the last: old addresses are deaf.
     assert_eq!(sync.await.unwrap().unwrap().outcome, Outcome::CaughtUp);
     assert_equal(&copy, &store);
+    assert_eq!(relay.counts().moves, 4);
     server.stop().await;
 }
 
@@ -212,7 +213,7 @@ async fn strangers_send_what_they_like() {
         for _ in 0..50 {
             let mut bytes: Vec<u8> = (0..dice.below(1400)).map(|_| dice.byte()).collect();
             // Some look like the first packet of a connection of version 1.
-            if sent % 2 == 0 && bytes.len() > 6 {
+            if sent.is_multiple_of(2) && bytes.len() > 6 {
                 bytes[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
             }
             let _ = stranger.send_to(&bytes, source_at);

@@ -91,6 +91,12 @@ pub(crate) struct Count {
     pub(crate) dropped: u64,
     /// Bytes of what went on, each datagram once.
     pub(crate) passed_bytes: u64,
+    /// Copies that went on.
+    pub(crate) copies: u64,
+    /// Of those, with a bit flipped.
+    pub(crate) corrupt: u64,
+    /// Of those, late.
+    pub(crate) late: u64,
     /// The largest that went on.
     pub(crate) longest: usize,
 }
@@ -99,6 +105,8 @@ pub(crate) struct Count {
 pub(crate) struct Counts {
     pub(crate) up: Count,
     pub(crate) down: Count,
+    /// Times a mirror was moved.
+    pub(crate) moves: u64,
 }
 
 struct State {
@@ -177,9 +185,11 @@ impl Shared {
             (false, true) => 2,
         };
         let mut going = Vec::new();
+        let (mut corrupt, mut are_late) = (0, 0);
         for _ in 0..copies {
             let mut bytes = datagram.to_vec();
             if dice.falls(faults.corrupt) {
+                corrupt += 1;
                 let at = dice.below(bytes.len().max(1) * 8);
                 if let Some(byte) = bytes.get_mut(at / 8) {
                     *byte ^= 1 << (at % 8);
@@ -192,6 +202,7 @@ impl Shared {
                     continue;
                 }
                 *late += 1;
+                are_late += 1;
             }
             going.push(Copy {
                 bytes,
@@ -205,6 +216,9 @@ impl Shared {
             Direction::Down => &mut state.counts.down,
         };
         count.datagrams += 1;
+        count.copies += going.len() as u64;
+        count.corrupt += corrupt;
+        count.late += are_late;
         count.bytes += datagram.len() as u64;
         if going.is_empty() {
             count.dropped += 1;
@@ -246,7 +260,7 @@ impl Shared {
     }
 }
 
-/// Numbers from a seed (SplitMix64).
+/// Numbers from a seed (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
@@ -451,6 +465,7 @@ async fn run(
                 None => return,
                 Some(Command::Move) => for (mirror, line) in &mut lines {
                     *line = Line::open(&shared, &front, *mirror);
+                    shared.state().counts.moves += 1;
                 },
             },
             received = front.recv_from(&mut buffer) => {
