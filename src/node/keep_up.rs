@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 use super::gauge::OriginGauge;
 use super::link::{Board, Link, News, leave_all};
-use super::mirror::{CatchUpError, Progress, Terms, Turn, log, sync_over};
+use super::mirror::{CatchUpError, Progress, Terms, Turn, alarm, sync_over};
 use super::peer::Peer;
 use super::quic::CloseCode;
 use super::quota::MEASURE_EVERY;
@@ -198,10 +198,15 @@ async fn one_sync<S: StoreMirror + 'static>(
             Err(CatchUpError::TimedOut { what })
         }
     };
-    log(peer.id, &synced);
     match synced {
-        Ok(report) => Ok(Some(report)),
+        Ok(report) => {
+            // One for each head: an origin that is busy has ten a second.
+            let (outcome, entries) = (report.outcome, report.entries);
+            tracing::debug!(peer = %peer.id, ?outcome, entries, "sync done");
+            Ok(Some(report))
+        }
         Err(error) => {
+            alarm(peer.id, &error);
             gauge.failed(at, &error);
             if !error.may_pass() {
                 return Err(error);

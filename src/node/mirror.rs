@@ -247,7 +247,7 @@ pub(super) async fn sync_over<S: StoreMirror + 'static>(
 }
 
 /// Says how a sync ended.
-pub(super) fn log(peer: NodeId, result: &Result<Report, CatchUpError>) {
+fn log(peer: NodeId, result: &Result<Report, CatchUpError>) {
     match result {
         Ok(report) => tracing::info!(
             %peer,
@@ -276,7 +276,7 @@ pub(super) async fn within<R>(
 }
 
 /// Some faults are more than a failed sync.
-fn alarm(peer: NodeId, error: &CatchUpError) {
+pub(super) fn alarm(peer: NodeId, error: &CatchUpError) {
     match error {
         CatchUpError::Sync(SyncError::Forked(fork)) => {
             tracing::error!(%peer, verdict = %fork.verdict, "the origin signed two histories");
