@@ -178,9 +178,11 @@ async fn one_sync<S: StoreMirror + 'static>(
         turn: config.turn.clone(),
     };
     let (shown, received) = (gauge.clone(), Arc::new(AtomicU64::new(0)));
-    let brought = Arc::clone(&received);
+    let (brought, verified) = (Arc::clone(&received), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&verified);
     let progress = move |progress: Progress| {
         brought.store(progress.received_bytes, Ordering::Relaxed);
+        counted.store(progress.entries, Ordering::Relaxed);
         shown.progress(progress);
     };
     let sync = sync_over(
@@ -208,6 +210,10 @@ async fn one_sync<S: StoreMirror + 'static>(
         Err(error) => {
             alarm(peer.id, &error);
             gauge.failed(at, &error);
+            if verified.load(Ordering::Relaxed) > 0 {
+                // It broke off, and has brought the mirror further all the same.
+                board.good(at);
+            }
             if !error.may_pass() {
                 return Err(error);
             }
