@@ -13,9 +13,8 @@ use tokio::task::JoinSet;
 use super::data::DataDir;
 use super::error::CliError;
 use super::output::escape;
-use super::serve::parse_node;
 use crate::head::Head;
-use crate::node::{self, NodeId, NodeKey};
+use crate::node::{self, NodeId, NodeKey, Peer, PeerError};
 use crate::note::Note;
 use crate::store::{StoreError, StoreOpening, StoreRole};
 
@@ -41,7 +40,7 @@ pub(super) struct GuardArguments {
         value_delimiter = ',',
         value_parser = parse_guard
     )]
-    guards: Vec<GuardPeer>,
+    guards: Vec<Peer>,
     /// Write and sign nothing unless every --guard has shown a head that the
     /// store has signed
     /// [default: what the variable `CONVERGE_LEDGER_REQUIRE_GUARD` says: 1, yes, on or true; 0,
@@ -50,27 +49,8 @@ pub(super) struct GuardArguments {
     require_guard: bool,
 }
 
-/// A mirror to ask: its node key and where it listens.
-#[derive(Clone, Debug)]
-struct GuardPeer {
-    peer: NodeId,
-    address: String,
-}
-
-fn parse_guard(text: &str) -> Result<GuardPeer, String> {
-    let (peer, address) = text
-        .split_once('@')
-        .ok_or("a guard is NODEKEY@ADDR: the mirror's node key and where it listens")?;
-    let is_whole = address.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    });
-    if !is_whole {
-        return Err(format!("{address:?} is not host:port"));
-    }
-    Ok(GuardPeer {
-        peer: parse_node(peer)?,
-        address: address.to_owned(),
-    })
+fn parse_guard(text: &str) -> Result<Peer, String> {
+    text.parse().map_err(|error: PeerError| error.to_string())
 }
 
 /// Unlike clap, which asks the environment for commands that need no guard, and
@@ -204,7 +184,7 @@ async fn look_up(address: String) -> Result<SocketAddr, String> {
 /// Who did not answer, and why. Each answer is judged as it comes: what freezes
 /// the store waits for nobody.
 fn ask_all<L, A>(
-    guards: &[GuardPeer],
+    guards: &[Peer],
     asking: &Asking,
     look_up: L,
     opening: &mut StoreOpening,
@@ -219,7 +199,7 @@ where
         let mut answers = JoinSet::new();
         for guard in guards.iter().cloned() {
             let (asking, address) = (asking.clone(), look_up(guard.address.clone()));
-            answers.spawn(async move { (asking.ask(guard.peer, address).await, guard.address) });
+            answers.spawn(async move { (asking.ask(guard.id, address).await, guard.address) });
         }
         let mut silent = Vec::new();
         while let Some(answer) = answers.join_next().await {
@@ -328,8 +308,8 @@ mod tests {
                 Ok(address)
             }
         };
-        let guard = |address: &str| GuardPeer {
-            peer: key(1).id(),
+        let guard = |address: &str| Peer {
+            id: key(1).id(),
             address: address.to_owned(),
         };
         let asking = |within| Asking {
