@@ -33,7 +33,7 @@ pub enum PeerError {
     #[error("a node key has 64 lower-case hexadecimal digits (`keys` prints it)")]
     Key,
     /// The part after it.
-    #[error("{0:?} is not HOST:PORT")]
+    #[error("{0:?} is not host:port")]
     Address(String),
 }
 
